@@ -1,0 +1,283 @@
+"""Every error that Trunkline raises.
+
+    TrunklineError
+    ├── LocalError          the caller broke the rules: nothing changed, nothing was sent
+    │   ├── InvalidName         (also a ValueError)
+    │   ├── InvalidAddress      (also a ValueError)
+    │   ├── ConfigError         a setting or file of ours can't be used
+    │   └── ClosedError         used after close()
+    ├── RemoteError         the other side broke the rules: it is told the code, and the link closes
+    │   ├── NotTrunkline        the first bytes are not our preamble
+    │   ├── VersionMismatch
+    │   ├── FrameTooLarge
+    │   ├── MalformedMessage
+    │   ├── UnknownMessage
+    │   ├── MessageNotAllowed   known, but not from that side or not now
+    │   └── SilentPeer          nothing was heard in time
+    ├── DeniedError         a right or permission is absent, or a stated limit is reached
+    │   ├── NameTaken           somebody holds that unique name, or that server id
+    │   ├── Displaced           somebody took over the unique name that was ours
+    │   ├── TooMany             a cap of the server
+    │   └── StrangerRefused     a dial without the right token
+    ├── TrustError          a certificate or directory check failed: names the step
+    ├── LinkClosed          the connection is gone: who closed it, and why
+    │   ├── NoSwitchboard       no server could be reached (also a ConnectionError)
+    │   ├── TransferFailed      a file did not arrive whole
+    │   └── ServiceUnreachable  the local service behind `expose` did not answer
+    └── MeetTimeout         the deadline passed (also a TimeoutError): nobody's fault
+
+Errors carry fields and build their sentence in ``__str__``: what happened, the name or limit concerned, what to do
+next. A class that is visible on the wire holds its code there (docs/spec/wire.md section 5).
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class TrunklineError(Exception):
+    """The root of every error of ours."""
+
+
+class LocalError(TrunklineError):
+    """The caller broke the rules; nothing was changed and nothing was sent."""
+
+
+class InvalidName(LocalError, ValueError):
+    """A process name that can't be used."""
+
+    def __init__(self, name: object, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        shown = repr(self.name)
+        if len(shown) > 60:
+            shown = shown[:57] + "…"
+        return f"the name {shown} can't be used: {self.reason}"
+
+
+class InvalidAddress(LocalError, ValueError):
+    """An address that can't be parsed."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text, reason)
+        self.text = text
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the address {self.text[:80]!r} can't be used: {self.reason}"
+
+
+class ConfigError(LocalError):
+    """A setting or a file of ours can't be used; the text says which, and the fix."""
+
+
+class ClosedError(LocalError):
+    """Something was used after it had been closed."""
+
+
+class RemoteError(TrunklineError):
+    """The other side broke the rules of the protocol."""
+
+    code: ClassVar[int] = 1
+
+
+class NotTrunkline(RemoteError):
+    """The first bytes are not Trunkline's preamble."""
+
+    code = 2
+
+    def __init__(self, start: bytes) -> None:
+        super().__init__(start)
+        self.start = start
+
+    def __str__(self) -> str:
+        return f"the other side does not speak Trunkline: it began with {self.start!r}"
+
+
+class VersionMismatch(RemoteError):
+    """The other side speaks another version of the protocol."""
+
+    code = 3
+
+    def __init__(self, theirs: str, ours: str) -> None:
+        super().__init__(theirs, ours)
+        self.theirs = theirs
+        self.ours = ours
+
+    def __str__(self) -> str:
+        return f"the other side speaks {self.theirs}, this side speaks {self.ours}: install the same major version on both"
+
+
+class FrameTooLarge(RemoteError):
+    """A frame announces more than the limit; its body was not read."""
+
+    code = 4
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"frame with {self.size} bytes exceeds the limit of {self.limit} bytes"
+
+
+class MalformedMessage(RemoteError):
+    """A frame whose body is no message, or a message with a field out of its limits."""
+
+    code = 5
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"malformed message: {self.what}"
+
+
+class UnknownMessage(RemoteError):
+    """A well-formed frame with a message number that this version doesn't know."""
+
+    code = 6
+
+    def __init__(self, tag: object) -> None:
+        super().__init__(tag)
+        self.tag = tag
+
+    def __str__(self) -> str:
+        return f"unknown message {self.tag!r}"
+
+
+class MessageNotAllowed(RemoteError):
+    """A known message from a side that may not send it, or at a time when it may not."""
+
+    code = 7
+
+    def __init__(self, message: str, role: str) -> None:
+        super().__init__(message, role)
+        self.message = message
+        self.role = role
+
+    def __str__(self) -> str:
+        return f"a {self.role} may not send {self.message} here"
+
+
+class SilentPeer(RemoteError):
+    """Nothing was heard from the other side within the stated time."""
+
+    code = 8
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"nothing was heard for {self.seconds:g} s"
+
+
+class DeniedError(TrunklineError):
+    """A right or a permission is absent, or a stated limit is reached."""
+
+    code: ClassVar[int] = 32
+
+
+class NameTaken(DeniedError):
+    """Somebody else holds that unique name, or a live server has that id."""
+
+    code = 33
+
+    def __init__(self, name: str, detail: str = "") -> None:
+        super().__init__(name, detail)
+        self.name = name
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"the name {self.name!r} is taken" + (f": {self.detail}" if self.detail else "")
+
+
+class Displaced(DeniedError):
+    """Somebody with a greater claim holds the unique name that was ours."""
+
+    code = 34
+
+    def __init__(self, name: str, generation: int) -> None:
+        super().__init__(name, generation)
+        self.name = name
+        self.generation = generation
+
+    def __str__(self) -> str:
+        return f"the unique name {self.name!r} was taken over (generation {self.generation}): this post is closed"
+
+
+class TooMany(DeniedError):
+    """A cap of the server is reached."""
+
+    code = 35
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(what, limit)
+        self.what = what
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"too many {self.what}: the limit is {self.limit}"
+
+
+class StrangerRefused(DeniedError):
+    """Somebody dialled a listener of ours without the token of a match."""
+
+    code = 36
+
+
+class TrustError(TrunklineError):
+    """A certificate or directory check failed; the text names the step."""
+
+
+class LinkClosed(TrunklineError):
+    """The connection is gone. ``__cause__`` is the first failure."""
+
+
+class NoSwitchboard(LinkClosed, ConnectionError):
+    """No switchboard server could be reached."""
+
+    def __init__(self, tried: Sequence[tuple[str, str]]) -> None:
+        super().__init__(tuple(tried))
+        self.tried = tuple(tried)
+
+    def __str__(self) -> str:
+        if not self.tried:
+            return "no switchboard server is known: start one with `trunkline up`, or set TRUNKLINE_SWITCHBOARDS=host:port"
+        shown = "; ".join(f"{address}: {why}" for address, why in self.tried[:6])
+        more = f"; and {len(self.tried) - 6} more" if len(self.tried) > 6 else ""
+        return (
+            f"no switchboard server answered (tried {shown}{more}): "
+            "start one with `trunkline up`, or set TRUNKLINE_SWITCHBOARDS=host:port"
+        )
+
+
+class TransferFailed(LinkClosed):
+    """A file did not arrive whole; what has arrived is kept, and a new attempt resumes it."""
+
+
+class ServiceUnreachable(LinkClosed):
+    """The local service behind `expose` did not answer."""
+
+
+class MeetTimeout(TrunklineError, TimeoutError):
+    """The deadline passed before the peer came. ``explanation`` says what the switchboard knew."""
+
+    def __init__(self, me: str, you: str, seconds: float, explanation: Sequence[str] = ()) -> None:
+        super().__init__(me, you, seconds, tuple(explanation))
+        self.me = me
+        self.you = you
+        self.seconds = seconds
+        self.explanation = tuple(explanation)
+
+    def __str__(self) -> str:
+        if self.you:
+            head = f"{self.you!r} did not come to meet {self.me!r} within {self.seconds:g} s"
+        else:
+            head = f"nobody came to the post {self.me!r} within {self.seconds:g} s"
+        return head + "".join(f"\n  - {line}" for line in self.explanation)
