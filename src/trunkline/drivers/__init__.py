@@ -1,1 +1,1 @@
-"""..."""
+"""The only package that touches the operating system: sockets, clock, disk, randomness."""

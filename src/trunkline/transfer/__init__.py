@@ -1,1 +1,1 @@
-"""..."""
+"""Files over a stream. Pure."""
