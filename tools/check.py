@@ -41,7 +41,7 @@ def lint() -> bool:
         "ruff check": ["ruff", "check", "--quiet"],
         "ruff format": ["ruff", "format", "--check", "--quiet"],
         "mypy": ["mypy"],
-        "import-linter": ["lint-imports"],
+        "import-linter": ["lint-imports", "--no-logo"],
     }
     say("lint: " + ", ".join(commands))
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
