@@ -27,6 +27,7 @@ from typing import Any, Self
 
 from tests.e2e.namespaces import entered, new_namespace
 from tests.e2e.process import Process, die_with_us
+from tests.programs import find_program
 
 # Addresses exist inside the namespaces only: every Lan can have the same ones.
 NETWORK = ipaddress.IPv4Network("10.77.0.0/24")
@@ -113,9 +114,12 @@ class Lan:
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._switch = self._namespace()
-        # Without snooping the bridge passes on all multicast, as a plain switch does.
-        _ip(self._switch, ["link add lan type bridge mcast_snooping 0", "link set lan up"])
+        with contextlib.ExitStack() as undo:
+            undo.push(self._open)
+            self._switch = self._namespace()
+            # Without snooping the bridge passes on all multicast, as a plain switch does.
+            _ip(self._switch, ["link add lan type bridge mcast_snooping 0", "link set lan up"])
+            undo.pop_all()
         return self
 
     def __exit__(
@@ -217,7 +221,7 @@ class Lan:
         limit = time.monotonic() + LINK_DEADLINE
         poll = select.poll()
         poll.register(news, select.POLLIN)
-        show = ["bridge", "-json", "link", "show", "dev", host._port]
+        show = [find_program("bridge") or "bridge", "-json", "link", "show", "dev", host._port]
         while True:
             with entered(self._switch):
                 shown = subprocess.run(show, capture_output=True, check=True, stdin=subprocess.DEVNULL)
@@ -232,7 +236,7 @@ def _ip(namespace: int, commands: list[str]) -> None:
     """Run `ip` commands in a namespace, in one process. Raises AssertionError with what `ip` says."""
     with entered(namespace):
         done = subprocess.run(
-            ["ip", "-batch", "-"],
+            [find_program("ip") or "ip", "-batch", "-"],
             input="\n".join(commands) + "\n",
             capture_output=True,
             text=True,
