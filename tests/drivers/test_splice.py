@@ -292,6 +292,23 @@ def test_cancelled_it_resets_both_sides(blocked: bool) -> None:
     run(main)
 
 
+def test_cancelled_while_both_sides_end_it_says_nothing() -> None:
+    async def main() -> None:
+        complaints: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        async with world() as w:
+            await send(w.left, b"x")
+            assert await receive(w.right) == b"x"
+            w.left.close()
+            w.right.close()
+            w.task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await w.task
+        assert complaints == []
+
+    run(main)
+
+
 def test_idle_for_too_long_it_ends_with_a_timeout() -> None:
     async def main() -> None:
         async with world(idle_timeout=0.05) as w:

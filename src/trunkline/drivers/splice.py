@@ -22,6 +22,11 @@ from dataclasses import dataclass
 from trunkline.drivers.flow import Flow, Pool
 from trunkline.errors import LocalError
 
+# The kernel lets a TCP socket's buffers grow with the stream but not a Unix socket's; at its default of 208
+# KiB two hops cost a third more CPU (docs/measurements/stream.md). The kernel lowers this to
+# net.core.wmem_max.
+UNIX_SEND_BUFFER_BYTES = 512 * 1024
+
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
@@ -76,6 +81,8 @@ def prepare(sock: socket.socket) -> None:
     sock.setblocking(False)
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    else:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_SEND_BUFFER_BYTES)
 
 
 def close_abruptly(sock: socket.socket) -> None:
@@ -114,15 +121,15 @@ class _Pair:
         if idle_timeout is not None:
             self._check_idle(idle_timeout)
         await self._done
-        self._clean = self._error is None
         return Joined(self._flows[0].moved, self._flows[1].moved, self._error)
 
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        for sock, flow in zip(self._sockets, self._flows, strict=True):
+        for flow in self._flows:
             flow.close()
             self._pool.unwatch(flow.source)
+        for sock in self._sockets:  # only now: a closed descriptor's number may be another's at once
             if self._clean:
                 sock.close()
             else:
@@ -130,6 +137,8 @@ class _Pair:
         self._pool.release()
 
     def _ended(self, flow: Flow) -> None:
+        if self._done.done():
+            return  # cancelled: close() comes next
         if flow.error is not None:
             self._fail(flow.error)
             return
@@ -144,7 +153,8 @@ class _Pair:
             self._fail(error)
             return
         if not any(each.open for each in self._flows):
-            self._finish()
+            self._clean = True
+            self._done.set_result(None)
 
     def _broken(self, sock: socket.socket, flow: Flow) -> None:
         if flow.open and flow.reading:
@@ -153,15 +163,12 @@ class _Pair:
             self._fail(pending_error(sock))
 
     def _fail(self, error: OSError) -> None:
-        if self._error is None:
-            self._error = error
+        if self._done.done():
+            return  # it has ended already: what comes now changes nothing
+        self._error = error
         for flow in self._flows:
             flow.close()
-        self._finish()
-
-    def _finish(self) -> None:
-        if not self._done.done():
-            self._done.set_result(None)
+        self._done.set_result(None)
 
     def _check_idle(self, idle_timeout: float) -> None:
         # One timer for the pair, moved when it fires: a chunk costs reading the clock, not a timer.

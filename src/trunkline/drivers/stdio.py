@@ -194,8 +194,8 @@ class _Copy:
             self._fail(pending_error(self._sock))
 
     def _fail(self, error: OSError) -> None:
-        if self.error is not None:
-            return
+        if self.sent.done() and self.received.done():
+            return  # it has ended already: what comes now changes nothing
         self.error = error
         self.sending.close()
         self.receiving.close()
