@@ -17,7 +17,7 @@ from trunkline.wire.codec import encode_candidates
 from trunkline.wire.limits import MAX_CANDIDATES
 
 MAX_ADDRESSES: Final = 8
-"""Most addresses of one family that are offered: those of a host full of bridges are mostly dialled in vain."""
+"""Most addresses of one family that are offered: a host full of bridges has many that lead nowhere."""
 
 _FIB_TRIE: Final = Path("/proc/net/fib_trie")
 _IF_INET6: Final = Path("/proc/net/if_inet6")
@@ -31,12 +31,12 @@ _UNUSABLE: Final = 0x08 | 0x40
 
 _FAR_V4: Final = ("192.0.2.1", 9)
 _FAR_V6: Final = ("2001:db8::1", 9)
-"""Documentation addresses (RFC 5737, RFC 3849). A UDP socket "connected" there sends nothing, but has to choose
-the local address of the route."""
+"""Documentation addresses (RFC 5737, RFC 3849). A UDP socket "connected" there sends nothing, but chooses the
+local address of the route."""
 
 
 def place() -> bytes:
-    """Return 8 bytes that name this network stack: the same in processes that reach each other by loopback."""
+    """Return 8 bytes that name this network stack: equal in processes that reach each other by loopback."""
     try:
         boot = _BOOT_ID.read_bytes().strip()
         inode = _NETNS.stat().st_ino
@@ -46,7 +46,7 @@ def place() -> bytes:
 
 
 def local_addresses() -> tuple[str, ...]:
-    """Return the addresses of this host that others may dial, the default route's first; no loopback or link-local."""
+    """Return the addresses of this host that others may dial (no loopback, no link-local), best first."""
     found = [*_preferred(), *_kernel_v4(), *_kernel_v6()] or [*_resolved()]
     return tuple(dict.fromkeys(text for text in found if _dialable(text)))
 
