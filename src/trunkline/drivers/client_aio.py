@@ -65,6 +65,9 @@ _log: Final = logging.getLogger("trunkline")
 class Sink(Protocol):
     """Who asked for a request and gets what comes of it."""
 
+    lasting: bool
+    """Whether more may come after the first connection: a post."""
+
     def delivered(self, conn: Connection) -> None:
         """A meeting is made; the sink owns the connection now."""
 
@@ -98,6 +101,7 @@ class AsyncClient:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.closed = False
+        self._dial_timeout = config.dial_timeout
         self._remember = remember
         self._addresses = addresses
         self._noticed = noticed
@@ -121,12 +125,12 @@ class AsyncClient:
         with contextlib.suppress(StopIteration):
             self._keeper.asend(None).send(None)
         _everyone.add(self)
+        if config.notices:
+            self._runner.step(Tick())  # it looks for a server at once
 
     # ---- what callers ask for -------------------------------------------------------------------------------
 
-    def meet(
-        self, sink: Sink, me: str, you: str, *, seconds: float | None, datagram: bool = False
-    ) -> bytes:
+    def meet(self, sink: Sink, me: str, you: str, *, seconds: float | None, datagram: bool = False) -> bytes:
         """Want a meeting; return the request's id."""
         at = self._where(datagram=datagram)
         deadline = None if seconds is None else now() + seconds
@@ -158,10 +162,11 @@ class AsyncClient:
             NoSwitchboard: there is none.
             TrunklineError: what else kept it from being answered.
         """
-        self._check_open()
+        self.check_open()
         self._query += 1
         query = self._query
-        answer = self._questions[query] = self.loop.create_future()
+        answer: asyncio.Future[AnyMessage] = self.loop.create_future()
+        self._questions[query] = answer
         try:
             self._runner.step(Asked(question(query), None if seconds is None else now() + seconds))
             return await answer
@@ -203,12 +208,13 @@ class AsyncClient:
             self.close()
 
     def _new(self, sink: Sink) -> bytes:
-        self._check_open()
+        self.check_open()
         rid = os.urandom(16)
         self._sinks[rid] = sink
         return rid
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise ClosedError if it is closed."""
         if self.closed:
             raise ClosedError("this client was closed, or its event loop was")
 
@@ -223,7 +229,7 @@ class AsyncClient:
 
     def _where(self, *, datagram: bool) -> bytes:
         """Return our encoded candidates; listen first if we don't yet, and look at our addresses now and then."""
-        self._check_open()
+        self.check_open()
         if self._listeners is None:
             self._listeners = Listeners.open()
             self._acceptor = Acceptor(self.loop, self._listeners.sockets, self._peers.accepted)
@@ -300,16 +306,13 @@ class AsyncClient:
             sock = _ended()
         _log.debug("= delivered: %r", effect.peer)
         connection = Connection.adopt(sock, effect.peer)
-        # A post goes on after this; a meeting's sink is told once.
         sink = self._sinks.get(effect.rid)
         if sink is None:
             connection.close()
-        else:
-            sink.delivered(connection)
-
-    def forget(self, rid: bytes) -> None:
-        """A meeting that was delivered is over."""
-        self._sinks.pop(rid, None)
+            return
+        if not sink.lasting:
+            del self._sinks[effect.rid]
+        sink.delivered(connection)
 
     def _answer(self, effect: Answered) -> None:
         answer = self._questions.get(effect.query)
@@ -331,7 +334,7 @@ class AsyncClient:
 
     async def _dial(self, conn: int, address: Address) -> None:
         try:
-            sock = await connect(self.loop, address, self._machine.config.dial_timeout)
+            sock = await connect(self.loop, address, self._dial_timeout)
         except (OSError, asyncio.CancelledError) as error:
             if self._dials.pop(conn, None) is not None and not self.closed:
                 _log.debug("< %d not opened: %s", conn, reason(error))
