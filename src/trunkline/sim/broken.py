@@ -1,0 +1,3 @@
+"""Deliberately broken rules."""
+from trunkline.sim.engine import Cast
+BROKEN: dict[str, object] = {}
