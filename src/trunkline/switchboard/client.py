@@ -209,9 +209,7 @@ class Client:
         try:
             check_name(event.name)
             if not 1 <= event.backlog <= MAX_BACKLOG:
-                raise ConfigError(
-                    f"the backlog is {event.backlog}, and it is a number from 1 to {MAX_BACKLOG}"
-                )
+                raise ConfigError(f"the backlog is {event.backlog}, and it is a number from 1 to {MAX_BACKLOG}")
             if event.secret is not None and len(event.secret.reveal()) > MAX_SECRET:
                 raise ConfigError(f"the secret is longer than the limit of {MAX_SECRET} bytes")
         except LocalError as error:
@@ -244,9 +242,7 @@ class Client:
 
     def _announced(self, event: Announced, now: float) -> None:
         if len(event.payload) > MAX_NOTICE or self._stopped:
-            self._ctx.out.append(
-                Log("notice dropped", f"{len(event.payload)} bytes, the limit is {MAX_NOTICE}")
-            )
+            self._ctx.out.append(Log("notice dropped", f"{len(event.payload)} bytes, the limit is {MAX_NOTICE}"))
         elif self._uplinks.main is not None:
             self._uplinks.send(self._uplinks.main, Broadcast(event.payload), now)
         else:
@@ -275,9 +271,7 @@ class Client:
         if self._stopped:
             error = ClosedError("the client is closed")
         elif len(request.candidates) > MAX_CANDIDATES:
-            error = ConfigError(
-                f"the candidates have {len(request.candidates)} bytes; the limit is {MAX_CANDIDATES}"
-            )
+            error = ConfigError(f"the candidates have {len(request.candidates)} bytes; the limit is {MAX_CANDIDATES}")
         elif request.rid in self._requests:
             error = LocalError("this request id is in use")
         if error is not None:
@@ -358,9 +352,7 @@ class Client:
             if request.lodged:
                 self._withdraw(request, now)
             request.advance(Input.MATCHED)
-        rendezvous = Rendezvous(
-            message, uplink.conn, now + self._config.confirm_timeout, datagram=request.datagram
-        )
+        rendezvous = Rendezvous(message, uplink.conn, now + self._config.confirm_timeout, datagram=request.datagram)
         request.matches[message.match] = rendezvous
         if message.generation and not self._is_current(message.peer, message.generation):
             why = f"{message.peer!r} holds its name by generation {message.generation}, and a later one was seen"
@@ -489,11 +481,7 @@ class Client:
 
     def _posted(self, uplink: Uplink, message: Posted, now: float) -> None:  # noqa: ARG002
         request = self._requests.get(message.rid)
-        if (
-            not isinstance(request, PostRequest)
-            or message.n != request.n
-            or uplink.conn not in request.lodged
-        ):
+        if not isinstance(request, PostRequest) or message.n != request.n or uplink.conn not in request.lodged:
             return  # superseded or withdrawn
         request.advance(Input.POSTED)
         request.stood = True
@@ -682,9 +670,7 @@ class Client:
         self._questions.restore(questions)
         self._requests = requests.restored(wanted)
         self._generations = dict(generations)
-        self._peers.restore(
-            peers, [each for request in self._requests.values() for each in request.matches.values()]
-        )
+        self._peers.restore(peers, [each for request in self._requests.values() for each in request.matches.values()])
 
 
 def refusal(message: Refused, name: str) -> DeniedError:
