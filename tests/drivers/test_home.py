@@ -121,9 +121,9 @@ def test_a_full_disk_is_warned_of_once(
     here = home(tmp_path)
     here.remember([A])
     here.remember([B])
-    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
-        f"the host list {tmp_path / 'switchboards'} can't be written (No space left on device): going on without"
-    ]
+    (said,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert str(tmp_path / "switchboards") in said
+    assert "can't be written (No space left on device): going on without" in said
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,8 +4,8 @@ TRUNKLINE_HOME      the folder of both (default: the platform's folder for setti
     config.toml     written by people; a mistake in it is an error that says where
     switchboards    the host list: written by us, one address a line, the last that answered first
 
-The host list only saves time. A full disk, a read-only folder or garbage in it is warned of once, and never keeps
-two processes from meeting.
+The host list only saves time. A full disk, a read-only folder or garbage in it is warned of once, and never
+keeps two processes from meeting.
 """
 
 import logging
@@ -74,8 +74,8 @@ class Home:
     def switchboards(self) -> tuple[Address, ...]:
         """Return where to look for a server, best first.
 
-        What TRUNKLINE_SWITCHBOARDS or else ``config.toml`` names, then the rest of the host list; of those named, one
-        that the host list has goes before one that it hasn't. If nothing is named, this host is tried last.
+        What TRUNKLINE_SWITCHBOARDS or else ``config.toml`` names, then the rest of the host list; of those
+        named, one that the host list has goes first. If nothing is named, this host is tried last.
 
         Raises:
             ConfigError: TRUNKLINE_SWITCHBOARDS or ``config.toml`` can't be used.

@@ -47,7 +47,7 @@ class Connection(socket.socket):
 
     @classmethod
     def adopt(cls, sock: socket.socket, peer: Peer) -> Self:
-        """Take over the descriptor of ``sock``, which is closed to its holder from then on, and its time-out."""
+        """Take over the descriptor and the time-out of ``sock``, which is closed to its holder then."""
         timeout = sock.gettimeout()
         conn = cls(sock.family, sock.type, sock.proto, sock.detach(), peer=peer)
         conn.settimeout(timeout)
