@@ -9,6 +9,7 @@ that come in get theirs from the driver: negative. No number is used twice.
 
 import msgspec
 
+from trunkline.errors import TrunklineError
 from trunkline.names import Address, Candidate, Peer, Secret
 from trunkline.wire.messages import AnyMessage
 
@@ -73,6 +74,12 @@ class Close(Effect, frozen=True):
 
     conn: int
     reason: str = ""
+
+
+class Halt(Effect, frozen=True):
+    """The server can't go on: its id is taken, say. The driver closes everything and raises the error."""
+
+    error: TrunklineError
 
 
 class Log(Effect, frozen=True):
@@ -260,7 +267,7 @@ class Remember(Effect, frozen=True):
 
 
 ServerEvent = Opened | Received | Lost | Tick | Stop
-ServerEffect = Dial | Send | Close | Log
+ServerEffect = Dial | Send | Close | Halt | Log
 ClientEvent = (
     Opened
     | Received

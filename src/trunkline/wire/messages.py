@@ -280,6 +280,8 @@ class Propagated(Message, frozen=True, tag=42):
     claim: Annotated[bytes, Meta(max_length=16)] = b""
     """For a unique post, the hash of its secret."""
     generation: Count = 0
+    room: Count = 0
+    """For a post, how many more clients it can take now. Said again when it was full and has room once more."""
 
 
 class Removal(msgspec.Struct, frozen=True, array_like=True):

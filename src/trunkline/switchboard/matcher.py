@@ -1,0 +1,677 @@
+"""Matching and replication: who is matched with whom, by one server or by two (docs/spec/switchboard.md sections 3 to 5).
+
+Theory of operation. Every server knows every waiting entry. An entry belongs to the server that its client lodged it
+with, the owner, and nobody else may commit it or say that it is gone. A match between two of our own entries is
+committed at once. A match with another's entry is proposed to its owner: we reserve ours, and it grants or declines.
+
+Why that ends. An entry that is reserved makes others wait, so proposals must not go round in a circle. Therefore a
+meet is proposed *downwards* only, from the server with the greater id to the one with the lesser (the paper's
+arbitration by host id). There is one exception, which saves messages in the common case: an entry that was just
+lodged, and that nobody else knows yet, may be proposed in either direction; once it has been propagated, never
+upwards again. Each entry has that chance only while it is new, so in the end all proposals go downwards, and the one
+to the least server is always answered by a grant or by "gone". Posts are never reserved, so proposals to posts may go
+either way.
+
+Of two entries that were propagated and cross, only the greater server's owner proposes: the race of the paper's
+section 2.1.2, without a tie.
+
+Removals. Whoever grants says at once that its entry is gone and, in the same message, which one it was matched with;
+the other owner's own removal can wait for its next heartbeat. So a race costs one round of removals, not two.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+from trunkline.errors import DeniedError, Displaced, NameTaken
+from trunkline.names import Draw, digest
+from trunkline.switchboard.events import Log, Send, ServerEffect
+from trunkline.switchboard.table import Entry, Input, PostEntry, State, Table
+from trunkline.wire.limits import MATCH_SIZE, MAX_REMOVALS, TOKEN_SIZE
+from trunkline.wire.messages import (
+    Declined,
+    Granted,
+    Matched,
+    Meet,
+    Message,
+    Post,
+    Posted,
+    Propagated,
+    Propose,
+    Refused,
+    Removal,
+    Removed,
+    Settled,
+    Withdraw,
+)
+
+LAZY_DELAY: Final = 1.0
+"""Seconds that a removal may wait for a heartbeat to ride on."""
+
+_NOTHING: Final[dict[bytes, Entry]] = {}
+
+MAX_FLOORS: Final = 10_000
+"""Most unique names whose last generation is remembered after their holders are gone."""
+
+
+class Mates(Protocol):
+    """What the matcher needs of the mesh: which servers are connected, and where."""
+
+    links: dict[str, int]
+    """Server id -> connection."""
+
+
+class Proposal:
+    """A proposal of ours that is not yet answered."""
+
+    __slots__ = ("entry", "mate", "target", "token")
+
+    def __init__(self, entry: Entry, mate: str, target: Entry, token: bytes) -> None:
+        self.entry = entry
+        self.mate = mate
+        self.target = target
+        """What it was proposed to; it may have left the table meanwhile."""
+        self.token = token
+
+
+class Matcher:
+    """The heart of a server. Its methods append effects to ``out``; the server hands it the same list each step."""
+
+    def __init__(self, me: str, draw: Draw, mates: Mates, *, epoch: float, name_memory: float) -> None:
+        self.me = me
+        self.table = Table()
+        self.lodged: dict[int, dict[bytes, Entry]] = {}
+        """Client connection -> its entries."""
+        self.proposals: dict[bytes, Proposal] = {}
+        self.out: list[ServerEffect] = []
+        self.lazy: list[Removal] = []
+        """Removals that wait for the next heartbeat."""
+        self.lazy_due: float | None = None
+        self.matches = 0
+        self._sent_to: list[PostEntry] = []
+        """Others' posts to which we proposed since their owner's last heartbeat."""
+        self._draw = draw
+        self._mates = mates
+        self._epoch = epoch
+        self._name_memory = name_memory
+        self.floors: dict[tuple[str, bool], tuple[int, float]] = {}
+        """Unique name -> its last generation, and until when to remember it."""
+
+    # ---- from clients -----------------------------------------------------------------------------------------
+
+    def lodge_meet(self, conn: int, message: Meet, now: float) -> Entry | None:
+        """Take a meet in and match it if it can be. Returns the entry if it now waits; None if it is over already."""
+        if not self._is_news(message.rid, message.n, now):
+            return None
+        entry = Entry(
+            message.rid,
+            message.n,
+            message.me,
+            message.you,
+            message.candidates,
+            message.datagram,
+            "",
+            conn,
+            now,
+        )
+        self._keep(entry)
+        self._seek(entry, now)
+        return entry if entry.state is not State.GONE else None
+
+    def lodge_post(self, conn: int, message: Post, now: float) -> PostEntry | None:
+        """Take a post in and let the waiting ones have it. Returns None, having said why, if it is refused."""
+        if not self._is_news(message.rid, message.n, now):
+            return None
+        claim = digest(message.secret) if message.secret else b""
+        generation = self._claim(conn, message, claim, now)
+        if generation is None:
+            return None
+        entry = PostEntry(
+            message.rid,
+            message.n,
+            message.name,
+            message.candidates,
+            message.datagram,
+            "",
+            conn,
+            now,
+            backlog=message.backlog,
+            unique=message.unique,
+            claim=claim,
+            generation=generation,
+        )
+        self._keep(entry)
+        self._send(conn, Posted(message.rid, message.n, generation))
+        entry.propagated = True
+        self._tell_mates(_propagated(entry))
+        self._fill(entry, now)
+        return entry
+
+    def withdraw(self, conn: int, message: Withdraw, now: float) -> None:
+        """Remove what the client withdraws."""
+        entry = self.lodged.get(conn, _NOTHING).get(message.rid)
+        if (
+            entry is not None and entry.n <= message.n
+        ):  # else it was matched, or lodged anew, before this came
+            self._drop_own([entry], now)
+
+    def settle(self, conn: int, message: Settled, now: float) -> None:
+        """A post has taken more of its matches off our hands: others may have its room."""
+        post = self.lodged.get(conn, _NOTHING).get(message.rid)
+        if not isinstance(post, PostEntry) or post.n != message.n:
+            return
+        post.settled = min(max(post.settled, message.count), post.matched)
+        self._fill(post, now)
+        self._say_room(post)
+
+    def client_lost(self, conn: int, now: float) -> None:
+        """Remove everything that this client had lodged."""
+        entries = self.lodged.get(conn)
+        if entries:
+            self._drop_own(list(entries.values()), now)
+
+    # ---- from mates -------------------------------------------------------------------------------------------
+
+    def mate_up(self, mate: str) -> None:
+        """Tell a new mate all that we own (figure 3: integration of a new or recovered server)."""
+        conn = self._mates.links[mate]
+        for _, entry in sorted(self.table.own.items()):
+            if entry.propagated:
+                self._send(conn, _propagated(entry))
+
+    def mate_lost(self, mate: str, now: float) -> None:
+        """Remove all that the lost server owned; what we had proposed to it is free again."""
+        for entry in list(self.table.foreign.get(mate, _NOTHING).values()):
+            self.table.remove(entry)
+        for entry in self.table.own.values():
+            if mate in entry.busy:
+                entry.busy = tuple(other for other in entry.busy if other != mate)
+        for match, proposal in list(self.proposals.items()):
+            if proposal.mate == mate:
+                del self.proposals[match]
+                self._release(proposal.entry, now)
+
+    def propagated(self, mate: str, message: Propagated, now: float) -> None:
+        """A mate owns this entry; it may match one of ours."""
+        known = self.table.get(mate, message.rid)
+        if known is not None and known.n == message.n:
+            if isinstance(known, PostEntry):
+                known.full = message.room == 0
+                self._fill(known, now, message.room)
+            else:
+                known.taken = False
+                self._answer(known)
+            return
+        if not self._supersede(message.rid, message.n, now):
+            return
+        if message.you:
+            meet = Entry(
+                message.rid,
+                message.n,
+                message.me,
+                message.you,
+                message.candidates,
+                message.datagram,
+                mate,
+                0,
+                now,
+            )
+            self.table.add(meet)
+            self._answer(meet)
+            return
+        post = PostEntry(
+            message.rid,
+            message.n,
+            message.me,
+            message.candidates,
+            message.datagram,
+            mate,
+            0,
+            now,
+            backlog=1 << 30,
+            unique=message.unique,
+            claim=message.claim,
+            generation=message.generation,
+        )
+        post.full = message.room == 0
+        self.table.add(post)
+        self._contend(post, now)
+        self._fill(post, now, message.room)
+
+    def removed(self, mate: str, removals: Iterable[Removal], now: float) -> None:
+        """A mate's entries are gone. Those that they were matched with are taken, whoever owns them."""
+        for removal in removals:
+            gone = self.table.get(mate, removal.rid)
+            if gone is not None and gone.n <= removal.n:
+                self.table.remove(gone)
+            if removal.partner:
+                self._consumed(removal.rid, removal.n, now)
+                self._consumed(removal.partner, removal.partner_n, now)
+
+    def propose(self, mate: str, message: Propose, now: float) -> None:
+        """A mate wants one of our entries for one of its own: grant or decline, at once."""
+        conn = self._mates.links[mate]
+        entry = self.table.own.get(message.target)
+        if entry is None or entry.n != message.target_n:
+            self._send(conn, Declined(message.match, busy=False))
+            return
+        if isinstance(entry, PostEntry):
+            if not entry.has_room:
+                self._remember_busy(entry, mate)
+                self._send(conn, Declined(message.match, busy=True))
+                return
+            entry.matched += 1
+        elif entry.state is State.RESERVED:
+            self._remember_busy(entry, mate)
+            self._send(conn, Declined(message.match, busy=True))
+            return
+        self._send(
+            entry.conn,
+            Matched(
+                entry.rid,
+                entry.n,
+                message.match,
+                message.token,
+                not message.active,
+                message.me,
+                message.candidates,
+                message.generation,
+            ),
+        )
+        self._send(conn, Granted(message.match))
+        self.matches += 1
+        if not isinstance(entry, PostEntry):
+            entry.move(Input.MATCHED)
+            self._forget(entry)
+            if entry.propagated:
+                removal = Removal(entry.rid, entry.n, message.rid, message.n)
+                self._tell_mates(Removed((removal,)), but=mate)
+            self._consumed(message.rid, message.n, now)
+
+    def granted(self, mate: str, message: Granted, now: float) -> None:
+        """Our proposal is granted: tell our client."""
+        proposal = self.proposals.pop(message.match, None)
+        if proposal is None or proposal.mate != mate:
+            return  # our client withdrew meanwhile; the other side's attempt lapses
+        entry, target = proposal.entry, proposal.target
+        assert entry.state is State.RESERVED, "an entry leaves RESERVED only with its proposal"
+        known = self.table.get(mate, target.rid)
+        if known is None and not isinstance(target, PostEntry):
+            # A greater attempt came by way of another server while the grant was on its way: whoever made it takes no
+            # match of the lesser one any more, so ours is better off waiting on.
+            self._release(entry, now)
+            return
+        self._send(
+            entry.conn,
+            Matched(
+                entry.rid,
+                entry.n,
+                message.match,
+                proposal.token,
+                True,
+                target.me,
+                target.candidates,
+                target.generation if isinstance(target, PostEntry) and target.unique else 0,
+            ),
+        )
+        entry.move(Input.GRANTED)
+        self._forget(entry)
+        if entry.propagated:
+            self._remove_lazily(Removal(entry.rid, entry.n), now)
+        if known is target and not isinstance(target, PostEntry):
+            self.table.remove(target)
+
+    def declined(self, mate: str, message: Declined, now: float) -> None:
+        """Our proposal is refused: our entry stays queued."""
+        proposal = self.proposals.pop(message.match, None)
+        if proposal is None or proposal.mate != mate:
+            return
+        target = proposal.target
+        if isinstance(target, PostEntry):
+            target.full = True  # until its owner says that it has room
+        else:
+            target.taken = True  # until its owner says that it is free
+        if not message.busy and self.table.get(mate, target.rid) is target:
+            self.table.remove(target)
+        self._release(proposal.entry, now, upwards=not message.busy)
+
+    def mate_alive(self, mate: str) -> None:
+        """A heartbeat came: what that mate's posts were sent before is held for accepted, unless they said otherwise."""
+        for post in [post for post in self._sent_to if post.owner == mate]:
+            post.settled = post.matched
+            self._sent_to.remove(post)
+
+    # ---- seeking ----------------------------------------------------------------------------------------------
+
+    def _seek(self, entry: Entry, now: float, *, upwards: bool = True) -> bool:
+        """Match an own waiting meet, or propose it, or let the mates know that it waits. True if it has found somebody."""
+        assert entry.state is State.WAITING, "only what waits may seek"
+        for partner in self.table.partners(entry):
+            if not partner.owner and partner.state is State.WAITING:
+                self._commit(entry, partner, now)
+                return True
+        new = upwards and not entry.propagated
+        for partner in self.table.partners(entry):
+            if partner.owner and not partner.taken and (new or partner.owner < self.me):
+                self._propose(entry, partner)
+                return True
+        post = self.table.choose(entry.you, entry.datagram)
+        if post is not None:
+            if post.owner:
+                self._propose(entry, post)
+            else:
+                self._commit(entry, post, now)
+            return True
+        if not entry.propagated:
+            entry.propagated = True
+            self._tell_mates(_propagated(entry))
+        return False
+
+    def _answer(self, theirs: Entry) -> None:
+        """A mate's meet came, or is free again: the first of ours that matches it is proposed, if that is our part."""
+        if theirs.taken or theirs.owner > self.me:
+            return
+        for ours in self.table.partners(theirs):
+            if not ours.owner and ours.state is State.WAITING:
+                self._propose(ours, theirs)
+                return
+
+    def _fill(self, post: PostEntry, now: float, room: int | None = None) -> None:
+        """Let our waiting meets have a post's room, first come first served."""
+        left = room if room is not None else post.backlog
+        if left <= 0 or not post.has_room:
+            return
+        for entry in self.table.seekers(post.me, post.datagram):
+            if left <= 0 or not post.has_room:
+                return
+            if not entry.owner and entry.state is State.WAITING and self._seek(entry, now):
+                left -= 1
+
+    def _commit(self, newcomer: Entry, waiting: Entry, now: float) -> None:
+        """Match two entries of ours. The one that waited is passive: it has been listening for longer."""
+        match, token = self._draw_match()
+        generation = 0
+        if isinstance(waiting, PostEntry):
+            waiting.matched += 1
+            generation = waiting.generation if waiting.unique else 0
+        self._send(
+            waiting.conn,
+            Matched(waiting.rid, waiting.n, match, token, False, newcomer.me, newcomer.candidates),
+        )
+        self._send(
+            newcomer.conn,
+            Matched(newcomer.rid, newcomer.n, match, token, True, waiting.me, waiting.candidates, generation),
+        )
+        self.matches += 1
+        removals = []
+        for entry, other in ((newcomer, waiting), (waiting, newcomer)):
+            if isinstance(entry, PostEntry):
+                continue
+            entry.move(Input.MATCHED)
+            self._forget(entry)
+            if entry.propagated:
+                removals.append(Removal(entry.rid, entry.n, other.rid, other.n))
+        if removals:
+            self._tell_mates(Removed(tuple(removals)))
+        for entry in (newcomer, waiting):
+            if entry.state is State.GONE:
+                self._consumed(entry.rid, entry.n, now)
+
+    def _propose(self, ours: Entry, theirs: Entry) -> None:
+        match, token = self._draw_match()
+        ours.move(Input.PROPOSE)
+        ours.proposal = match
+        self.proposals[match] = Proposal(ours, theirs.owner, theirs, token)
+        if isinstance(theirs, PostEntry):
+            if theirs.matched == theirs.settled:
+                self._sent_to.append(theirs)
+            theirs.matched += 1
+        self._send(
+            self._mates.links[theirs.owner],
+            Propose(match, token, theirs.rid, theirs.n, ours.rid, ours.n, ours.me, ours.candidates, True),
+        )
+
+    def _release(self, entry: Entry, now: float, *, upwards: bool = True) -> None:
+        """A proposal came to nothing: seek on, and tell those whom we kept waiting."""
+        entry.move(Input.DECLINED)
+        entry.proposal = b""
+        known_to_all = entry.propagated
+        if not self._seek(entry, now, upwards=upwards) and entry.busy:
+            kept_waiting, entry.busy = entry.busy, ()
+            if known_to_all:  # else it was propagated to all just now
+                for mate in kept_waiting:
+                    self._send(self._mates.links[mate], _propagated(entry))
+
+    def _remember_busy(self, entry: Entry, mate: str) -> None:
+        if mate not in entry.busy:
+            entry.busy = (*entry.busy, mate)
+
+    def _say_room(self, post: PostEntry) -> None:
+        if not post.busy or not post.has_room:
+            return
+        message = _propagated(post)
+        for mate in post.busy:
+            self._send(self._mates.links[mate], message)
+        post.busy = ()
+
+    # ---- unique names -----------------------------------------------------------------------------------------
+
+    def _claim(self, conn: int, message: Post, claim: bytes, now: float) -> int | None:
+        """Return the generation under which a post may stand (0 if it isn't unique), or None, having refused it."""
+        key = (message.name, message.datagram)
+        rivals = self.table.every_post(*key)
+        holder = max(rivals, key=lambda post: (post.unique, post.generation, post.owner), default=None)
+        if holder is None or (not message.unique and not holder.unique):
+            return self._next_generation(message, key, now) if message.unique else 0
+        if message.unique and holder.unique and claim and claim == holder.claim:
+            generation = max(holder.generation + 1, self._next_generation(message, key, now))
+            self._displace(rivals, generation, now)
+            return generation
+        if message.unique and message.generation > holder.generation:
+            self._displace(rivals, message.generation, now)  # it held the name, and has the greater claim
+            return message.generation
+        error: DeniedError
+        if message.generation:
+            error = Displaced(message.name, holder.generation)
+        else:
+            kind = "by a unique post" if holder.unique else f"by {len(rivals)} post(s) that are not unique"
+            error = NameTaken(message.name, f"it is held {kind}; its secret would take it over")
+        self._send(conn, Refused(message.rid, message.n, error.code, str(error), holder.generation))
+        return None
+
+    def _next_generation(self, message: Post, key: tuple[str, bool], now: float) -> int:
+        # By the wall clock, in seconds, so that a name's generation goes on growing when all servers have restarted.
+        floor, _ = self.floors.get(key, (0, 0.0))
+        return max(message.generation, floor + 1 if not message.generation else floor, int(self._epoch + now))
+
+    def _displace(self, posts: Iterable[PostEntry], generation: int, now: float) -> None:
+        """Close our own posts that have lost their name. Others' owners do it themselves when they hear of it."""
+        ours = [post for post in posts if not post.owner]
+        for post in ours:
+            error = Displaced(post.me, generation)
+            self._send(post.conn, Refused(post.rid, post.n, error.code, str(error), generation))
+        self._drop_own(ours, now)
+
+    def _contend(self, theirs: PostEntry, now: float) -> None:
+        """A mate's post came under a name that is, or is to be, unique: the greatest (generation, server id) stays."""
+        ours = [post for post in self.table.every_post(theirs.me, theirs.datagram) if not post.owner]
+        if not ours or not (theirs.unique or any(post.unique for post in ours)):
+            return
+        claim = (theirs.unique, theirs.generation, theirs.owner)
+        losers = [post for post in ours if (post.unique, post.generation, self.me) < claim]
+        self._displace(losers, theirs.generation, now)
+
+    # ---- removing ---------------------------------------------------------------------------------------------
+
+    def _is_news(self, rid: bytes, n: int, now: float) -> bool:
+        """Whether an attempt that a client lodges is to be taken in. It is not if it, or a greater one, is here already."""
+        known = self.table.own.get(rid)
+        if known is not None and known.n >= n:
+            return False
+        return self._supersede(rid, n, now)
+
+    def _supersede(self, rid: bytes, n: int, now: float) -> bool:
+        """Remove lesser attempts of a request. False if a greater one is known: this one is stale."""
+        stale: list[Entry] = []
+        for entry in self.table.attempts(rid):
+            if entry.n > n:
+                return False
+            if entry.n < n:
+                stale.append(entry)
+        for entry in stale:
+            if entry.owner:
+                self.table.remove(entry)
+            else:
+                self._drop_own([entry], now)
+        return True
+
+    def _consumed(self, rid: bytes, n: int, now: float) -> None:
+        """This attempt is matched somewhere: copies of it may not match again."""
+        for entry in self.table.attempts(rid):
+            if entry.n > n or isinstance(entry, PostEntry):
+                continue
+            if entry.owner:
+                entry.taken = True
+            else:
+                self._drop_own([entry], now)
+
+    def _drop_own(self, entries: Sequence[Entry], now: float) -> None:
+        """Remove entries of ours that end without a match by us, and tell the mates."""
+        removals = []
+        for entry in entries:
+            entry.move(Input.REMOVED)
+            self._forget(entry)
+            if entry.propagated:
+                removals.append(Removal(entry.rid, entry.n))
+            if isinstance(entry, PostEntry) and entry.unique:
+                self._remember_generation(entry, now)
+        for at in range(0, len(removals), MAX_REMOVALS):
+            self._tell_mates(Removed(tuple(removals[at : at + MAX_REMOVALS])))
+
+    def _keep(self, entry: Entry) -> None:
+        """Put an entry of ours on the table."""
+        self.table.add(entry)
+        self.lodged.setdefault(entry.conn, {})[entry.rid] = entry
+
+    def _forget(self, entry: Entry) -> None:
+        """Take an entry of ours off the table, and the proposal with it, if there is one."""
+        self.table.remove(entry)
+        lodged = self.lodged[entry.conn]
+        del lodged[entry.rid]
+        if not lodged:
+            del self.lodged[entry.conn]
+        if entry.proposal:
+            self.proposals.pop(entry.proposal, None)
+
+    def _remember_generation(self, post: PostEntry, now: float) -> None:
+        if len(self.floors) >= MAX_FLOORS:
+            del self.floors[min(self.floors, key=lambda key: self.floors[key][1])]
+        self.floors[(post.me, post.datagram)] = (post.generation, now + self._name_memory)
+
+    def forget_generations(self, now: float) -> None:
+        """Drop what was remembered for long enough."""
+        for key in [key for key, (_, until) in self.floors.items() if until <= now]:
+            del self.floors[key]
+
+    def _remove_lazily(self, removal: Removal, now: float) -> None:
+        if not self._mates.links:
+            return
+        self.lazy.append(removal)
+        if self.lazy_due is None:
+            self.lazy_due = now + LAZY_DELAY
+        if len(self.lazy) >= MAX_REMOVALS // 2:
+            self._tell_mates(Removed(self.take_lazy()))
+
+    def take_lazy(self) -> tuple[Removal, ...]:
+        """Return the removals that waited; they go out with what the caller sends now."""
+        taken = tuple(self.lazy)
+        self.lazy.clear()
+        self.lazy_due = None
+        return taken
+
+    # ---- for the explorer -------------------------------------------------------------------------------------
+
+    def snapshot(self) -> tuple[object, ...]:
+        """Return the whole state as nested tuples, equal for equal states."""
+        proposals = tuple(
+            (
+                match,
+                p.entry.rid,
+                p.mate,
+                p.token,
+                p.target.freeze(),
+                self.table.get(p.mate, p.target.rid) is p.target,
+            )
+            for match, p in sorted(self.proposals.items())
+        )
+        sent_to = tuple((post.owner, post.rid) for post in self._sent_to if self._is_there(post))
+        floors = tuple(sorted(self.floors.items()))
+        return (
+            self.table.snapshot(),
+            proposals,
+            sent_to,
+            floors,
+            tuple(self.lazy),
+            self.lazy_due,
+            self.matches,
+            self._draw.count,
+        )
+
+    def restore(self, snapshot: tuple[object, ...]) -> None:
+        """Become what was snapshot."""
+        table, proposals, sent_to, floors, lazy, self.lazy_due, self.matches, self._draw.count = snapshot  # type: ignore[assignment]
+        self.table.restore(table)  # type: ignore[arg-type]
+        self.lodged = {}
+        for entry in self.table.own.values():
+            self.lodged.setdefault(entry.conn, {})[entry.rid] = entry
+        self.proposals = {}
+        for match, rid, mate, token, frozen, there in proposals:  # type: ignore[attr-defined]
+            target = self.table.get(mate, frozen[Entry.__slots__.index("rid")]) if there else None
+            if target is None:
+                kind = Entry if len(frozen) == len(Entry.__slots__) else PostEntry
+                target = kind.thaw(frozen)
+            self.proposals[match] = Proposal(self.table.own[rid], mate, target, token)
+        self._sent_to = []
+        for owner, rid in sent_to:  # type: ignore[attr-defined]
+            post = self.table.get(owner, rid)
+            assert isinstance(post, PostEntry), "only what is there is snapshot"
+            self._sent_to.append(post)
+        self.floors = dict(floors)  # type: ignore[call-overload]
+        self.lazy = list(lazy)  # type: ignore[call-overload]
+
+    def _is_there(self, entry: Entry) -> bool:
+        return self.table.get(entry.owner, entry.rid) is entry
+
+    # ---- sending ----------------------------------------------------------------------------------------------
+
+    def _draw_match(self) -> tuple[bytes, bytes]:
+        drawn = self._draw.bytes(MATCH_SIZE + TOKEN_SIZE)
+        return drawn[:MATCH_SIZE], drawn[MATCH_SIZE:]
+
+    def _send(self, conn: int, message: Message) -> None:
+        self.out.append(Send(conn, message))  # type: ignore[arg-type]  # every caller passes a member of the union
+
+    def _tell_mates(self, message: Message, but: str = "") -> None:
+        for mate, conn in self._mates.links.items():
+            if mate != but:
+                self._send(conn, message)
+
+    def log(self, what: str, about: str = "") -> None:
+        """Say something to the operator."""
+        self.out.append(Log(what, about))
+
+
+def _propagated(entry: Entry) -> Propagated:
+    if isinstance(entry, PostEntry):
+        return Propagated(
+            entry.rid,
+            entry.n,
+            entry.me,
+            "",
+            entry.candidates,
+            entry.datagram,
+            entry.unique,
+            entry.claim,
+            entry.generation,
+            max(entry.backlog - entry.load, 0),
+        )
+    return Propagated(entry.rid, entry.n, entry.me, entry.you, entry.candidates, entry.datagram)
