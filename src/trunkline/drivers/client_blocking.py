@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Final
 
 from trunkline.drivers.clock import now as clock
-from trunkline.drivers.pump import Outcome, Pump
+from trunkline.drivers.reactor import Outcome, Reactor
 from trunkline.drivers.sockets import Connection, Listeners
 from trunkline.errors import ClosedError, MeetTimeout
 from trunkline.names import Address, Secret, check_name, check_pair
@@ -111,7 +111,7 @@ class BlockingClient:
 
     def _start_afresh(self) -> None:
         self._lock = allocate_lock()
-        self._pump: Pump | None = None
+        self._reactor: Reactor | None = None
         self._stream_at = self._datagram_at = b""
         self._meets: dict[bytes, Waiter] = {}
         self._offers: dict[bytes, Offer] = {}
@@ -139,12 +139,12 @@ class BlockingClient:
         rid = os.urandom(16)
         waiter = Waiter()
         with self._lock:
-            pump = self._pump or self._open()
+            reactor = self._reactor or self._open()
             self._meets[rid] = waiter
             at = self._datagram_at if datagram else self._stream_at
             deadline = None if timeout is None else clock() + timeout
             try:
-                self._guard(pump.step, MeetWanted(rid, me, you, at, deadline, datagram))
+                self._guard(reactor.step, MeetWanted(rid, me, you, at, deadline, datagram))
                 self._wait(waiter, None)
             except BaseException:
                 if waiter.conn is not None:
@@ -171,11 +171,11 @@ class BlockingClient:
         standing = offer.standing
         assert standing is not None, "it was just made"
         with self._lock:
-            pump = self._pump or self._open()
+            reactor = self._reactor or self._open()
             self._offers[rid] = offer
             at = self._datagram_at if datagram else self._stream_at
             try:
-                self._guard(pump.step, PostWanted(rid, name, at, datagram, unique, secret, backlog))
+                self._guard(reactor.step, PostWanted(rid, name, at, datagram, unique, secret, backlog))
                 self._wait(standing, None)
             except BaseException:
                 if self._offers.pop(rid, None) is not None:
@@ -249,13 +249,13 @@ class BlockingClient:
         """
         waiter = Waiter()
         with self._lock:
-            pump = self._pump or self._open()
+            reactor = self._reactor or self._open()
             self._query += 1
             query = self._query
             self._questions[query] = waiter
             try:
                 deadline = None if timeout is None else clock() + timeout
-                self._guard(pump.step, Asked(question(query), deadline))
+                self._guard(reactor.step, Asked(question(query), deadline))
                 self._wait(waiter, None)
             finally:
                 self._questions.pop(query, None)
@@ -266,17 +266,17 @@ class BlockingClient:
     def announce(self, payload: bytes) -> None:
         """Broadcast a notice; nothing is said about who got it."""
         with self._lock:
-            if self._pump is None:
+            if self._reactor is None:
                 self._open()
             self._tell(Announced(payload))
 
     def close(self) -> None:
         """Withdraw everything, close everything, and let whoever waits know. A later call starts afresh."""
         with self._lock:
-            pump, self._pump = self._pump, None
-            if pump is not None:
+            reactor, self._reactor = self._reactor, None
+            if reactor is not None:
                 try:
-                    pump.close()
+                    reactor.close()
                 finally:
                     self._fail_all(ClosedError("the client was closed while this call waited"))
             helper = self._helper
@@ -305,10 +305,10 @@ class BlockingClient:
         self._turns += 1
         try:
             while not waiter.done:
-                pump = self._pump
-                if pump is None:
+                reactor = self._reactor
+                if reactor is None:
                     raise ClosedError("the client was closed while this call waited")
-                until = pump.next_deadline()
+                until = reactor.next_deadline()
                 if deadline is not None and (until is None or deadline < until):
                     until = deadline
                 if until is None:
@@ -318,20 +318,20 @@ class BlockingClient:
                     timeout = until - clock()
                     self._wake_at = until
                 if timeout is None or timeout > 0:
-                    pump.leading = True
+                    reactor.pollers.waiting = True
                     self._lock.release()
                     try:
-                        ready = pump.wait(timeout)
+                        ready = reactor.pollers.wait(timeout)
                     finally:
                         _regain(self._lock)
-                        pump.leading = False
+                        reactor.pollers.waiting = False
                     if ready:
-                        self._guard(pump.handle, ready)
+                        self._guard(reactor.handle, ready)
                         continue
                 now = clock()
-                due = pump.next_deadline()
+                due = reactor.next_deadline()
                 if due is not None and due <= now:
-                    self._guard(pump.tick, now)
+                    self._guard(reactor.tick, now)
                 elif deadline is not None and deadline <= now:
                     return
         finally:
@@ -341,7 +341,7 @@ class BlockingClient:
         gate = waiter.gate = allocate_lock()
         gate.acquire()
         self._followers[waiter] = None
-        if self._pump is not None:
+        if self._reactor is not None:
             self._mind_deadline()
         self._lock.release()
         try:
@@ -357,7 +357,7 @@ class BlockingClient:
             follower, _ = self._followers.popitem()
             follower.wake()
         elif self._helper is None:
-            if self._pump is not None:
+            if self._reactor is not None:
                 self._helper = threading.Thread(target=self._help, name="trunkline-helper", daemon=True)
                 self._helper.start()
         elif self._helper_sleeps:
@@ -365,21 +365,21 @@ class BlockingClient:
 
     def _tell(self, event: ClientEvent) -> None:
         """Feed an event that nobody waits for."""
-        pump = self._pump
-        if pump is not None:
-            self._guard(pump.step, event)
+        reactor = self._reactor
+        if reactor is not None:
+            self._guard(reactor.step, event)
             self._mind_deadline()
             if self._leader is None:
                 self._pass_on()
 
     def _mind_deadline(self) -> None:
         """Wake whoever sleeps on the sockets if something is due before it wakes by itself."""
-        pump = self._pump
-        if pump is not None and (self._leader is not None or self._watching):
-            due = pump.next_deadline()
+        reactor = self._reactor
+        if reactor is not None and (self._leader is not None or self._watching):
+            due = reactor.next_deadline()
             if due is not None and due < self._wake_at:
                 self._wake_at = due
-                pump.ring()
+                reactor.pollers.ring()
 
     def _guard(self, action: Callable[..., None], argument: object) -> None:
         """Run a step of the machine. Whatever escapes from it leaves it in no state to go on from.
@@ -390,20 +390,20 @@ class BlockingClient:
         try:
             action(argument)
         except BaseException as error:
-            pump, self._pump = self._pump, None
-            if pump is not None:
-                pump.abandon()
+            reactor, self._reactor = self._reactor, None
+            if reactor is not None:
+                reactor.abandon()
             end = ClosedError(f"the client was cut off in the middle of its work by {type(error).__name__}")
             end.__cause__ = error
             self._fail_all(end)
             raise
 
-    # ---- results; called by the pump, under the lock -------------------------------------------------------------
+    # ---- results; called by the reactor, under the lock -------------------------------------------------------------
 
     def _outcome(self, effect: Outcome, conn: Connection | None) -> None:
         match effect:
             case Delivered():
-                assert conn is not None, "the pump gives the connection with it"
+                assert conn is not None, "the reactor gives the connection with it"
                 self._delivered(effect.rid, conn)
             case Failed():
                 self._failed(effect.rid, effect.error)
@@ -442,8 +442,8 @@ class BlockingClient:
             waiter = offer.acceptors.popleft()
             waiter.conn = conn
             _finish(waiter)
-            assert self._pump is not None, "it has just delivered"
-            self._pump.later(Accepted(rid))
+            assert self._reactor is not None, "it has just delivered"
+            self._reactor.events.append(Accepted(rid))
         else:
             offer.ready.append((conn, False))
             if offer.bell >= 0 and len(offer.ready) == 1:
@@ -491,13 +491,13 @@ class BlockingClient:
 
     # ---- the machine's life --------------------------------------------------------------------------------------
 
-    def _open(self) -> Pump:
+    def _open(self) -> Reactor:
         config, addresses = self._configure()
         listeners = Listeners.open()
         self._stream_at = encode_candidates(listeners.candidates(addresses=addresses))
         self._datagram_at = encode_candidates(listeners.candidates(datagram=True, addresses=addresses))
-        self._pump = Pump(config, listeners, self._outcome)
-        return self._pump
+        self._reactor = Reactor(config, listeners, self._outcome)
+        return self._reactor
 
     # ---- the helper ------------------------------------------------------------------------------------------------
 
@@ -505,8 +505,8 @@ class BlockingClient:
         seen = -1
         while True:
             with self._lock:
-                pump = self._pump
-                if pump is None or not pump.busy:
+                reactor = self._reactor
+                if reactor is None or not reactor.busy:
                     self._helper = None
                     return
                 active, seen = self._turns != seen, self._turns
@@ -516,31 +516,31 @@ class BlockingClient:
                     timeout = None
                     self._helper_sleeps = True
                 else:
-                    due = pump.next_deadline()
+                    due = reactor.next_deadline()
                     timeout = None if due is None else max(0.0, due - clock())
                     self._wake_at = _NEVER if due is None else due
                     self._watching = True
-                    pump.adopt_fresh()
+                    reactor.pollers.keep_all()
             if not self._watching:
                 self._nap.acquire(True, -1 if timeout is None else timeout)
                 continue
-            self._watch(pump, timeout)
+            self._watch(reactor, timeout)
 
-    def _watch(self, pump: Pump, timeout: float | None) -> None:
+    def _watch(self, reactor: Reactor, timeout: float | None) -> None:
         try:
-            ready = pump.wait_aside(timeout)
+            ready = reactor.pollers.wait_aside(timeout)
         except (OSError, ValueError):
             ready = []  # closed under us: the next look finds that out
         with self._lock:
             self._watching = False
-            if self._pump is not pump or self._leader is not None:
+            if self._reactor is not reactor or self._leader is not None:
                 return
             if ready:
-                self._guard(pump.handle, ready)
+                self._guard(reactor.handle, ready)
             now = clock()
-            due = pump.next_deadline()
-            if self._pump is pump and due is not None and due <= now:
-                self._guard(pump.tick, now)
+            due = reactor.next_deadline()
+            if self._reactor is reactor and due is not None and due <= now:
+                self._guard(reactor.tick, now)
 
     def _wake_helper(self) -> None:
         self._turns += 1  # the caller may be back at once: nap first
@@ -550,11 +550,11 @@ class BlockingClient:
 
     def forked(self) -> None:
         """Forget everything, in the child of a fork: the sockets are the parent's, and its threads are not here."""
-        pump = self._pump
+        reactor = self._reactor
         offers = list(self._offers.values())
         self._start_afresh()
-        if pump is not None:
-            pump.abandon()
+        if reactor is not None:
+            reactor.abandon()
         for offer in offers:
             self._end_offer(offer, ClosedError(f"the post {offer.name!r} is the parent process's"))
 
