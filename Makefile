@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types unit coverage matrix explore fuzz bench docs clean help
+.PHONY: demo test lint unit coverage matrix explore fuzz bench docs clean help
 
 demo: $(STAMP)  ## show the main job on real input, in under a minute
 	$(BIN)/python examples/demo.py
@@ -16,7 +16,13 @@ test: $(STAMP)  ## set up and run everything that CI runs
 lint: $(STAMP)  ## style, types and layers only
 	$(BIN)/python tools/check.py --only lint
 
-coverage: $(STAMP)  ## branch coverage, read by a person
+unit: $(STAMP)  ## the quick tests, without coverage
+	$(BIN)/python tools/check.py --only unit
+
+matrix: $(STAMP)  ## the quick tests on the other Pythons that are here
+	$(BIN)/python tools/check.py --only matrix
+
+coverage: $(STAMP)  ## all tests, and their branch coverage for a person to read
 	$(BIN)/python tools/check.py --only coverage
 
 explore: $(STAMP)  ## deep exploration of the small worlds; takes as long as it takes
@@ -38,7 +44,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:  ## remove the environment and what the tests left
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* build dist
+	rm -rf $(VENV) $(VENV)-3.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* build dist
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 \t\2/p' Makefile
