@@ -50,6 +50,7 @@ class Mesh:
         self.servers[name] = Server(config, seed=seed, incarnation=incarnation, epoch=1000.0, now=self.now)
         self.step(name, Tick())
         self.run()
+        self.pass_time(0.001)  # those who heard of it connect
 
     def step(self, name: str, event: Any) -> None:
         for effect in self.servers[name].step(event, self.now):

@@ -377,8 +377,9 @@ class Matcher:
 
     def _fill(self, post: PostEntry, now: float, room: int | None = None) -> None:
         """Let our waiting meets have a post's room, first come first served."""
-        left = room if room is not None else post.backlog
-        if left <= 0 or not post.has_room:
+        # Of another's post we ask one more than there is room for: its owner then knows that we have others waiting.
+        left = post.backlog if room is None else room + 1
+        if not post.has_room:
             return
         for entry in self.table.seekers(post.me, post.datagram):
             if left <= 0 or not post.has_room:
