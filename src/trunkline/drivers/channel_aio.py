@@ -60,6 +60,7 @@ class Pump:
         self.told = False
         """Whether an owner was told something: more may be scheduled then, and the loop must go round."""
         self._full: list[Channel] = []
+        self._scheduled = False
         # A selector of ours calls before it waits; any other loop goes round once more for a callback.
         self._hooks: list[Callable[[], bool]] | None = getattr(
             getattr(loop, "selector", None), "before_wait", None
@@ -68,13 +69,18 @@ class Pump:
             self._hooks.append(self._before_wait)
 
     def mark(self, channel: "Channel") -> None:
-        """Flush this channel at the end of the turn."""
-        if self._hooks is None and not self._full:
-            self.loop.call_soon(self.flush)
+        """This channel has something to write; call `flush` or `flush_later` before the turn ends."""
         self._full.append(channel)
+
+    def flush_later(self) -> None:
+        """Write what waits at the end of this turn."""
+        if self._full and self._hooks is None and not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self.flush)
 
     def flush(self) -> None:
         """Write what waits, now."""
+        self._scheduled = False
         while self._full:
             full, self._full = self._full, []
             for channel in full:
@@ -150,7 +156,7 @@ class Channel:
         return self._closing
 
     def send(self, message: AnyMessage) -> None:
-        """Send a message at the end of this turn."""
+        """Send a message when the pump is flushed."""
         if self._closing:
             return
         out = self._out
