@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Final
 
 from trunkline.drivers.clock import now as clock
+from trunkline.drivers.pollers import Ready
 from trunkline.drivers.reactor import Outcome, Reactor
 from trunkline.drivers.sockets import Connection, Listeners
 from trunkline.errors import ClosedError, MeetTimeout
@@ -153,6 +154,8 @@ class BlockingClient:
                     self._tell(Cancelled(rid))
                 raise
         if waiter.error is not None:
+            if isinstance(waiter.error, MeetTimeout) and timeout is not None:
+                waiter.error.seconds = timeout  # as it was asked for; the machine knows only the moment
             raise waiter.error
         assert waiter.conn is not None, "a meet that is done has a connection or an error"
         return waiter.conn
@@ -217,7 +220,7 @@ class BlockingClient:
 
     def _take(self, offer: Offer) -> Connection:
         conn, told = offer.ready.popleft()
-        if not offer.ready and offer.bell >= 0:
+        if not offer.ready and offer.bell >= 0 and offer.error is None:
             os.eventfd_read(offer.bell)
         if not told and offer.error is None:
             self._tell(Accepted(offer.rid))
@@ -275,14 +278,16 @@ class BlockingClient:
         with self._lock:
             reactor, self._reactor = self._reactor, None
             if reactor is not None:
+                end = ClosedError("the switchboard was closed meanwhile")
                 try:
-                    reactor.close()
+                    reactor.say_goodbye()
                 finally:
-                    self._fail_all(ClosedError("the client was closed while this call waited"))
+                    reactor.abandon()
+                    self._fail_all(end, keep=False)
             helper = self._helper
             self._wake_helper()
         if helper is not None and helper is not threading.current_thread():
-            helper.join(1.0)
+            helper.join()
 
     # ---- leader and followers; the lock is held ----------------------------------------------------------------
 
@@ -306,36 +311,36 @@ class BlockingClient:
         try:
             while not waiter.done:
                 reactor = self._reactor
-                if reactor is None:
-                    raise ClosedError("the client was closed while this call waited")
-                until = reactor.next_deadline()
-                if deadline is not None and (until is None or deadline < until):
-                    until = deadline
-                if until is None:
-                    timeout = None
-                    self._wake_at = _NEVER
-                else:
-                    timeout = until - clock()
-                    self._wake_at = until
-                if timeout is None or timeout > 0:
-                    reactor.pollers.waiting = True
-                    self._lock.release()
-                    try:
-                        ready = reactor.pollers.wait(timeout)
-                    finally:
-                        _regain(self._lock)
-                        reactor.pollers.waiting = False
-                    if ready:
-                        self._guard(reactor.handle, ready)
-                        continue
+                assert reactor is not None, "when it goes, every waiter is done"
                 now = clock()
                 due = reactor.next_deadline()
                 if due is not None and due <= now:
                     self._guard(reactor.tick, now)
-                elif deadline is not None and deadline <= now:
-                    return
+                    continue
+                if deadline is not None:
+                    if deadline <= now:
+                        return
+                    due = deadline if due is None else min(due, deadline)
+                self._wake_at = _NEVER if due is None else due
+                ready = self._sleep(reactor, reactor.pollers.wait, None if due is None else due - now)
+                if ready:
+                    self._guard(reactor.handle, ready)
         finally:
             self._leader = None
+
+    def _sleep(
+        self, reactor: Reactor, wait: Callable[[float | None], Ready], timeout: float | None
+    ) -> Ready | None:
+        """Wait without the lock. Return None if the reactor was closed meanwhile."""
+        lock = self._lock
+        reactor.pollers.enter()
+        lock.release()
+        try:
+            ready = wait(timeout)
+        finally:
+            _regain(lock)
+            reactor.pollers.leave()
+        return ready if self._reactor is reactor else None
 
     def _follow(self, waiter: Waiter, deadline: float | None) -> None:
         gate = waiter.gate = allocate_lock()
@@ -352,6 +357,7 @@ class BlockingClient:
             self._followers.pop(waiter, None)
 
     def _pass_on(self) -> None:
+        """With no leader: wake a follower, or see to it that the helper takes over."""
         if self._followers:
             # The one that came last: its stack is the warmest.
             follower, _ = self._followers.popitem()
@@ -359,7 +365,10 @@ class BlockingClient:
         elif self._helper is None:
             if self._reactor is not None:
                 self._helper = threading.Thread(target=self._help, name="trunkline-helper", daemon=True)
-                self._helper.start()
+                try:
+                    self._helper.start()
+                except RuntimeError:  # the interpreter ends, and closes us soon
+                    self._helper = None
         elif self._helper_sleeps:
             self._wake_helper()
 
@@ -393,9 +402,9 @@ class BlockingClient:
             reactor, self._reactor = self._reactor, None
             if reactor is not None:
                 reactor.abandon()
-            end = ClosedError(f"the client was cut off in the middle of its work by {type(error).__name__}")
+            end = ClosedError(f"the switchboard was cut off in the middle of its work by {error!r}")
             end.__cause__ = error
-            self._fail_all(end)
+            self._fail_all(end, keep=True)
             raise
 
     # ---- results; called by the reactor, under the lock -------------------------------------------------------------
@@ -478,7 +487,7 @@ class BlockingClient:
             os.close(offer.bell)
             offer.bell = -1
 
-    def _fail_all(self, error: Exception) -> None:
+    def _fail_all(self, error: Exception, *, keep: bool) -> None:
         for waiter in [*self._meets.values(), *self._questions.values()]:
             if not waiter.done:
                 waiter.error = error
@@ -486,7 +495,7 @@ class BlockingClient:
         self._meets.clear()
         self._questions.clear()
         for offer in list(self._offers.values()):
-            self._end_offer(offer, error, keep=True)
+            self._end_offer(offer, error, keep=keep)
         self._offers.clear()
 
     # ---- the machine's life --------------------------------------------------------------------------------------
@@ -510,37 +519,32 @@ class BlockingClient:
                     self._helper = None
                     return
                 active, seen = self._turns != seen, self._turns
-                if active:
-                    timeout: float | None = GRACE
-                elif self._leader is not None:
-                    timeout = None
+                nap: float | None = GRACE
+                if not active and self._leader is None:
+                    self._watch(reactor)
+                    continue
+                if not active:
+                    nap = None
                     self._helper_sleeps = True
-                else:
-                    due = reactor.next_deadline()
-                    timeout = None if due is None else max(0.0, due - clock())
-                    self._wake_at = _NEVER if due is None else due
-                    self._watching = True
-                    reactor.pollers.keep_all()
-            if not self._watching:
-                self._nap.acquire(True, -1 if timeout is None else timeout)
-                continue
-            self._watch(reactor, timeout)
+            self._nap.acquire(True, -1 if nap is None else nap)
 
-    def _watch(self, reactor: Reactor, timeout: float | None) -> None:
-        try:
-            ready = reactor.pollers.wait_aside(timeout)
-        except (OSError, ValueError):
-            ready = []  # closed under us: the next look finds that out
-        with self._lock:
-            self._watching = False
-            if self._reactor is not reactor or self._leader is not None:
-                return
+    def _watch(self, reactor: Reactor) -> None:
+        now = clock()
+        due = reactor.next_deadline()
+        if due is None or due > now:
+            self._watching = True
+            self._wake_at = _NEVER if due is None else due
+            reactor.pollers.keep_all()
+            try:
+                ready = self._sleep(reactor, reactor.pollers.wait_aside, None if due is None else due - now)
+            finally:
+                self._watching = False
+            if self._leader is not None:
+                return  # the sockets are its affair
             if ready:
                 self._guard(reactor.handle, ready)
-            now = clock()
-            due = reactor.next_deadline()
-            if self._reactor is reactor and due is not None and due <= now:
-                self._guard(reactor.tick, now)
+        elif due is not None:
+            self._guard(reactor.tick, now)
 
     def _wake_helper(self) -> None:
         self._turns += 1  # the caller may be back at once: nap first
@@ -554,6 +558,7 @@ class BlockingClient:
         offers = list(self._offers.values())
         self._start_afresh()
         if reactor is not None:
+            reactor.pollers.forked()
             reactor.abandon()
         for offer in offers:
             self._end_offer(offer, ClosedError(f"the post {offer.name!r} is the parent process's"))

@@ -30,8 +30,8 @@ class Pollers:
     """Descriptors and who is told when they are ready. All but `wait` and `wait_aside` need the owner's lock."""
 
     def __init__(self) -> None:
-        self.waiting = False
-        """Whether a thread is inside `wait`; the owner sets it."""
+        self._sleepers = 0
+        self._closed = False
         self._handlers: dict[int, Handler] = {}
         self._brief: dict[int, int] = {}
         self._epoll = select.epoll()
@@ -44,7 +44,7 @@ class Pollers:
     def add(self, fd: int, mask: int, handler: Handler, *, brief: bool = False) -> None:
         """Call ``handler`` with what is ready of ``mask``, each time that it is; ``brief``: not for long."""
         self._handlers[fd] = handler
-        if brief and not self.waiting:
+        if brief and not self._sleepers:
             self._brief[fd] = mask
             self._list.register(fd, mask)
         else:
@@ -66,6 +66,16 @@ class Pollers:
             self._list.unregister(fd)
         else:
             self._epoll.unregister(fd)
+
+    def enter(self) -> None:
+        """Announce one `wait` or `wait_aside`, under the lock that it is then called without."""
+        self._sleepers += 1
+
+    def leave(self) -> None:
+        """Say that it has returned."""
+        self._sleepers -= 1
+        if self._closed and not self._sleepers:
+            self._free()
 
     def wait(self, timeout: float | None) -> Ready:
         """Return what is ready, after ``timeout`` seconds at the latest; without the lock, one thread at a time."""
@@ -102,8 +112,22 @@ class Pollers:
         os.eventfd_read(self._bell)
 
     def close(self) -> None:
-        """Close our own descriptors. Nothing is taken out of the set: after a fork it is the parent's as well."""
+        """Close our own descriptors, when nobody sleeps on them any more: the bell tells those who do.
+
+        Nothing is taken out of the set: after a fork it is the parent's as well.
+        """
+        self._closed = True
         self._handlers.clear()
         self._brief.clear()
+        if self._sleepers:
+            self.ring()
+        else:
+            self._free()
+
+    def forked(self) -> None:
+        """Forget the sleepers: in the child of a fork there are none."""
+        self._sleepers = 0
+
+    def _free(self) -> None:
         self._epoll.close()
         os.close(self._bell)

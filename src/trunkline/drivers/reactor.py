@@ -134,12 +134,9 @@ class Reactor:
         self._peers.handle_timer(now)
         self.step(_TICK)
 
-    def close(self) -> None:
-        """Leave in good order: say goodbye, close everything."""
-        try:
-            self.step(Stop())
-        finally:
-            self.abandon()
+    def say_goodbye(self) -> None:
+        """Tell the servers that we leave in good order; `abandon` comes next."""
+        self.step(Stop())
 
     def abandon(self) -> None:
         """Close every descriptor and tell nobody: in the child of a fork, or when there is nothing to save."""
