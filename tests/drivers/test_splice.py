@@ -158,9 +158,7 @@ def test_ping_pong_byte_by_byte() -> None:
 
 @pytest.mark.parametrize(("left", "right"), [("tcp", "tcp"), ("unix", "tcp"), ("tcp", "unix")])
 @pytest.mark.parametrize("spliced", [True, False])
-def test_64_mb_both_ways_at_once(
-    left: str, right: str, spliced: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_64_mb_both_ways_at_once(left: str, right: str, spliced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flow, "CAN_SPLICE", spliced and flow.CAN_SPLICE)
     block = random.Random(1).randbytes(1 << 20)
     wanted = hashlib.sha256()

@@ -70,9 +70,7 @@ async def join_process(sock: socket.socket, argv: Sequence[str]) -> int:
         child_stdin, sink = _pipe(stack)
         source, child_stdout = _pipe(stack)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *argv, stdin=child_stdin.fd, stdout=child_stdout.fd
-            )
+            process = await asyncio.create_subprocess_exec(*argv, stdin=child_stdin.fd, stdout=child_stdout.fd)
         except (OSError, ValueError, IndexError, TypeError) as error:
             raise ConfigError(f"the command {' '.join(argv)!r} can't be run: {error}") from error
         child_stdin.close()
@@ -89,9 +87,7 @@ async def join_process(sock: socket.socket, argv: Sequence[str]) -> int:
         finally:
             await _reap(process)
         if copy.error is not None:
-            raise LinkClosed(
-                f"the connection broke while {argv[0]!r} ran: {copy.error.strerror}"
-            ) from copy.error
+            raise LinkClosed(f"the connection broke while {argv[0]!r} ran: {copy.error.strerror}") from copy.error
         if not copy.peer_ended:
             with contextlib.suppress(TimeoutError, OSError):
                 async with asyncio.timeout(LINGER_SECONDS):
@@ -257,9 +253,7 @@ def _non_blocking(fd: int, access: int) -> Iterator[int]:
     """Yield a descriptor of our own for the same file: non-blocking, where blocking is a question at all."""
     info = os.fstat(fd)
     if stat.S_ISREG(info.st_mode):
-        own = os.dup(
-            fd
-        )  # keeps the offset, which the shell shares on purpose: (trunkline meet …; cat) < file
+        own = os.dup(fd)  # keeps the offset, which the shell shares on purpose: (trunkline meet …; cat) < file
         restore = None
     elif (own := _reopen(fd, info, access)) >= 0:
         restore = None

@@ -606,7 +606,7 @@ class Matcher:
         proposals = tuple(
             (
                 match,
-                p.entry.rid,
+                b"" if p.entry is None else p.entry.rid,
                 p.mate,
                 p.token,
                 p.target.freeze(),
