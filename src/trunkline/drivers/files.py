@@ -1,7 +1,7 @@
 """Sending and taking files over a connected stream socket: the face for commands and programs.
 
-`Sending` and `Taking` outlive a connection: when run() raises TransferFailed with ``again`` true, meet again under the
-same names and call run() with the new socket. The functions are for one connection.
+`Sending` and `Taking` outlive a connection: when run() raises TransferFailed with ``again`` true, meet
+again under the same names and call run() with the new socket. The functions are for one connection.
 """
 
 import os

@@ -16,7 +16,7 @@ from .filetally import Tally
 from .filewire import Digest, FileWire, now
 
 MARK_EVERY = 16 * 1024 * 1024
-"""Bytes between the remembered states of a file's hash: at most so much is hashed again after a broken connection."""
+"""Bytes between the remembered states of a file's hash: as much, at most, is hashed twice."""
 
 _STATUS = {
     Verdict.KEPT: Status.SENT,
@@ -39,6 +39,7 @@ class Sending:
         """
         self._sources, left_out = plan(paths)
         self._tally = Tally(left_out)
+        self._tally.expect(source.entry for source in self._sources)
         self._marks_of: Identity | None = None
         self._marks: list[tuple[int, Digest]] = []
 
@@ -68,7 +69,7 @@ class Sending:
         todo = [source for source in self._sources if source.entry.name not in self._tally.outcomes]
         entries = [source.entry for source in todo]
         machine = Sender(entries, now())
-        self._tally.expect(entries)
+        self._tally.report(Phase.OFFERING)
         with FileWire(sock, machine, timeout) as wire:
             _Service(self, todo, machine, wire, self._tally).run()
         _raise_for(self.outcome)

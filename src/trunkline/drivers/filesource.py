@@ -1,7 +1,7 @@
 """What there is to send: paths of the user's made into a manifest, with the identity of each file.
 
-The identity is looked at again when a file is opened and when its last byte was read: a file that changes while it is
-sent is told of, not sent as a mixture.
+The identity is looked at again when a file is opened and when its last byte was read: a file that changes
+while it is sent is told of, not sent as a mixture.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ Identity = tuple[int, int, int, int, int]
 
 
 def identity(status: os.stat_result) -> Identity:
-    """Return what changes when a file does: device, inode, size in bytes, times of content and inode in ns."""
+    """Return what changes when a file does: device, inode, size, times of content and inode."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
@@ -51,11 +51,11 @@ def plan(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Source], list[Fi
     left_out: list[FileOutcome] = []
     for given in paths:
         path = os.path.realpath(given)
-        name = os.path.basename(os.path.normpath(os.fspath(given)))
+        name = os.path.basename(os.path.normpath(os.fspath(given)))  # noqa: PTH119 - text only
         if name in ("", ".", ".."):
-            name = os.path.basename(path)
+            name = os.path.basename(path)  # noqa: PTH119
         try:
-            status = os.stat(path)
+            status = os.stat(path)  # noqa: PTH116
         except OSError as error:
             raise errors.ConfigError(f"{os.fspath(given)!r} can't be sent: {error.strerror}") from error
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):

@@ -23,7 +23,7 @@ from .filetree import Tree
 from .filewire import Digest, FileWire, now
 
 FLUSH_EVERY = 256 * 1024 * 1024
-"""Bytes after which a file is flushed amid its way: no single flush takes so long that the sender thinks us gone."""
+"""Bytes after which a file is flushed amid its way: no flush takes so long that the sender gives up."""
 
 HASHES_KEPT = 2 * messages.MAX_WINDOW
 """Hashes remembered for a next connection: those of files whose acknowledgement may have been lost."""
@@ -158,6 +158,7 @@ class _Service:
                     return
                 case messages.OfferEnd():
                     self._tally.expect(self._entries)
+                    self._tally.report(Phase.OFFERING)
                     self._check_space()
                     self._machine.send_ready()
                 case messages.Same():
@@ -237,7 +238,7 @@ class _Service:
             os.close(fd)
 
     def _hash(self, entry: Entry, fd: int, size: int) -> Digest:
-        """Return the hash of a file's bytes, from memory if this transfer wrote them and nobody touched it since."""
+        """Return a file's hash, from memory if this transfer wrote it and nobody touched it since."""
         known = self._hashes.get(identity(os.fstat(fd)))
         if known is not None:
             return known.copy()
@@ -268,7 +269,7 @@ class _Service:
         entry = self._entries[index]
         try:
             if not self._overwrite:
-                raise Refusal(
+                raise Refusal(  # noqa: TRY301
                     f"another file of this name is here, also with {entry.size} bytes: "
                     "it is left as it is; take with --force to replace it"
                 )
@@ -291,6 +292,7 @@ class _Service:
 
     def _write(self, piece: FileBytes) -> None:
         part = self._parts[piece.index]
+        assert piece.offset == part.offset, "the machine counts every byte"
         data = piece.data
         while data:
             with self._disk(part.entry):
@@ -369,8 +371,9 @@ class _Service:
             yield
         except OSError as error:
             self._stop(
-                f"the receiver can't write {entry.name!r}: {error.strerror} ({self._tree.free_bytes()} bytes are "
-                "free); what has arrived is kept: make room and run the same command again"
+                f"the receiver can't write {entry.name!r}: {error.strerror} "
+                f"({self._tree.free_bytes()} bytes are free); what has arrived is kept: "
+                "make room and run the same command again"
             )
 
     def _stop(self, reason: str) -> NoReturn:

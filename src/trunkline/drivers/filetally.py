@@ -14,8 +14,8 @@ class Tally:
         self.bytes_moved = 0
         self.connections = 0
         self._left_out = tuple(left_out)
+        self._expected: dict[str, Entry] = {}
         self._total = 0
-        self._files = 0
         self._settled = 0
         self._on_progress: OnProgress | None = None
 
@@ -25,12 +25,9 @@ class Tally:
         self._on_progress = on_progress
 
     def expect(self, entries: Iterable[Entry]) -> None:
-        """Set what this transfer is about: what is offered now, and what was settled before."""
-        sizes = {name: outcome.size for name, outcome in self.outcomes.items()}
-        self._settled = sum(sizes.values())
-        sizes |= {entry.name: entry.size for entry in entries}
-        self._total, self._files = sum(sizes.values()), len(sizes)
-        self.report(Phase.OFFERING)
+        """Add what is offered; what was offered on an earlier connection is known."""
+        self._expected |= {entry.name: entry for entry in entries}
+        self._total = sum(entry.size for entry in self._expected.values())
 
     def settle(
         self, entry: Entry, status: Status, reason: str = "", *, at: int = 0, sha256: bytes = b""
@@ -71,7 +68,7 @@ class Tally:
                 done,
                 entry.size if entry is not None else 0,
                 len(self.outcomes),
-                self._files,
+                len(self._expected),
                 self._settled + current,
                 self._total,
                 outcome,
@@ -80,4 +77,10 @@ class Tally:
 
     def outcome(self) -> Outcome:
         """Return what became of everything so far."""
-        return Outcome((*self.outcomes.values(), *self._left_out), self.bytes_moved, self.connections)
+        pending = [
+            FileOutcome(entry.name, Status.PENDING, entry.size, directory=entry.kind is Kind.DIRECTORY)
+            for entry in self._expected.values()
+            if entry.name not in self.outcomes
+        ]
+        files = (*self.outcomes.values(), *pending, *self._left_out)
+        return Outcome(files, self.bytes_moved, self.connections)

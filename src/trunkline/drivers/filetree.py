@@ -107,9 +107,9 @@ class Tree:
             raise Refusal(f"a file of this name is here and can't be read: {error.strerror}") from error
 
     def open_part(self, entry: Entry) -> int:
-        """Return a locked descriptor of the unfinished file, for reading and writing; made if it is not there.
+        """Return a locked descriptor of the unfinished file, made if it is not there.
 
-        What is there is used only if it is a plain file of ours with a single name: it might have been planted.
+        What is there is used only if it is a plain file of ours with one name: it might have been planted.
 
         Raises:
             Refusal: it can't be made or written, or another transfer is at it.
@@ -124,7 +124,7 @@ class Tree:
                 except FileNotFoundError:
                     pass
                 with contextlib.suppress(FileExistsError):
-                    # The mode is the final one, so that the kernel applies the umask; ours to write meanwhile.
+                    # The final mode, so that the kernel applies the umask; ours to write meanwhile.
                     fd = os.open(part, flags | os.O_CREAT | os.O_EXCL, entry.mode | 0o600, dir_fd=parent)
                     return self._checked_part(fd, parent, part, entry)
         except OSError as error:
@@ -142,13 +142,13 @@ class Tree:
                 raise Refusal("another transfer is receiving it just now: wait for that one to end") from None
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-                raise Refusal(f"{part!r} is no plain file of yours: remove it")
+                raise Refusal(f"{part!r} is no plain file of yours: remove it")  # noqa: TRY301
             if status.st_nlink == 1 and status.st_size <= entry.size:
                 return fd
-            # A second name: it was linked to its place just before a crash, and writing on would alter that file.
+            # A second name: linked to its place just before a crash, and writing on would alter that file.
             if status.st_nlink:
                 os.unlink(part, dir_fd=parent)
-            raise FileNotFoundError(part)
+            raise FileNotFoundError(part)  # noqa: TRY301
         except BaseException:
             os.close(fd)
             raise
@@ -181,7 +181,7 @@ class Tree:
         self._touched.add(entry.name.rpartition("/")[0])
 
     def finish(self) -> None:
-        """Give the directories that were made their modes and times, innermost first, and flush their entries."""
+        """Give new directories their modes and times, innermost first, and flush what they list."""
         for name in sorted(self._touched | set(self._made), key=lambda name: -name.count("/")):
             with contextlib.suppress(Refusal, FileNotFoundError):  # moved away by its user meanwhile
                 fd = self._directory(name, make=False)
@@ -238,7 +238,7 @@ class Tree:
 
 
 def _place_new(part: str, name: str, parent: int) -> None:
-    """Rename without replacing. A hard link does it everywhere but on file systems that have none, such as FAT."""
+    """Rename without replacing. A hard link does it, except on file systems that have none, such as FAT."""
     try:
         os.link(part, name, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False)
     except FileExistsError:

@@ -1,7 +1,7 @@
-"""A transfer machine on a connected stream socket: feed, drain, transmit, wait (docs/spec/transfer.md section 6).
+"""A transfer machine on a stream socket: feed, drain, transmit, wait (docs/spec/transfer.md section 6).
 
-The socket is put into non-blocking mode for the time being, because both sides may speak at once: a sender that only
-wrote, while its receiver only wrote, would stand still for ever.
+The socket is put into non-blocking mode for the time being, because both sides may speak at once: a
+sender that only wrote, while its receiver only wrote, would stand still for ever.
 """
 
 import contextlib
@@ -122,12 +122,15 @@ class FileWire:
     def send_run(self, fd: int, offset: int, digest: Digest) -> int:
         """Send the raw bytes that are due, from a file's `offset` on, hashing them.
 
-        Returns the number of bytes that the file had: fewer than were due if it shrank, and then the rest is zeros.
+        Returns the number of bytes that the file had: if it shrank, fewer than were due, and zeros were sent.
         """
         machine = self._machine
         end = offset + machine.raw_due
         if machine.raw_due <= CHUNK // 16:  # a small file: one write for its frames and bytes, no sendfile
-            data = os.pread(fd, machine.raw_due, offset)
+            try:
+                data = os.pread(fd, machine.raw_due, offset)
+            except OSError:
+                data = b""
             digest.update(data)
             machine.send_raw(data + bytes(machine.raw_due - len(data)))
             if self._queue() > OUTBOX_LIMIT:
@@ -270,7 +273,7 @@ class FileWire:
         )
 
     def _say_goodbye(self) -> None:
-        """Give the peer a Stop that is queued, and a moment to read it: closing with bytes unread would discard it."""
+        """Send a queued Stop, and give the peer a moment: closing with bytes unread would discard it."""
         if self._machine.stopped_by_peer is not None or not self._queue() or self._machine.raw_due:
             return
         until = now() + LINGER

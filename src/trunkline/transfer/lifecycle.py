@@ -4,12 +4,13 @@ Rules of this file:
 
 1. The lifecycle is data. A cell `(state, message)` that is not in a table is illegal: from the peer it is
    `MessageNotAllowed`, from the caller a `LocalError` that changes nothing.
-2. Both sides run the same tables over the same conversation: whatever one side may say now, the other expects
-   now. So there is one `Course`, and each machine applies to it what it says and what it hears.
-3. A transfer has one state for the conversation and one for each entry. An entry's turn passes to and fro: the two
-   sides never speak of the same entry at once, and so never cross. Only `Stop` may cross anything.
-4. What a table can't express (an offset within the file, one file at a time) is checked in `Course`, before any
-   state changes.
+2. Both sides run the same tables over the same conversation: whatever one side may say now, the other
+   expects now. So there is one `Course`, and each machine applies to it what it says and what it hears.
+3. A transfer has one state for the conversation and one for each entry. An entry's turn passes to and
+   fro: the two sides never speak of the same entry at once, and so never cross. Only `Stop` may cross
+   anything.
+4. What a table can't express (an offset within the file, one file at a time) is checked in `Course`,
+   before any state changes.
 """
 
 import enum

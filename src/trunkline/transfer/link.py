@@ -1,8 +1,8 @@
 """Bytes to messages and back, and liveness: what the sender's and the receiver's machine share.
 
-Raw file bytes pass through here without being copied or looked at: coming in, they are cut from the caller's buffer
-as views; going out, the machine says how many are due and the driver moves them as it likes (docs/spec/transfer.md
-section 6).
+Raw file bytes pass through here without being copied or looked at: coming in, they are cut from the
+caller's buffer as views; going out, the machine says how many are due and the driver moves them as it
+likes (docs/spec/transfer.md section 6).
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ ALIVE_EVERY = 20.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileBytes:
-    """Raw bytes of a file. `data` is a view of what receive_data was given: use it before you reuse that buffer."""
+    """Raw bytes of a file. `data` is a view of the caller's buffer: use it before you reuse that."""
 
     index: int
     offset: int

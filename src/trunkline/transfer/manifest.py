@@ -1,6 +1,6 @@
 """The list of what is offered, checked as it grows (docs/spec/transfer.md section 4).
 
-Both sides keep it: the sender while it plans, so that its user hears of a bad name; the receiver as pieces come.
+Both sides keep it: the sender while it plans, so that its user hears of a bad name; the receiver as it grows.
 """
 
 from trunkline import errors

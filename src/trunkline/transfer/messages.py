@@ -18,9 +18,9 @@ HEADER_BYTES = 4
 MAX_FRAME = 64 * 1024
 """Bytes in the body of one frame. Only `Offer` comes near it; ssh and HTTP/2 start from 32 and 16 KiB."""
 MAX_RUN = 4 * 1024 * 1024
-"""Bytes that one `Run` announces: what a sender has to pad when a file shrinks under it; other frames wait for it."""
+"""Bytes that one `Run` announces: what has to be padded when a file shrinks; other frames wait for it."""
 MAX_WINDOW = 32
-"""Entries that the receiver has answered and not settled: hides the round trips of small files, bounds memory."""
+"""Entries that the receiver has answered and not settled: hides round trips, bounds memory."""
 MAX_ENTRIES = 100_000
 """Entries in one transfer."""
 MAX_MANIFEST = 32 * 1024 * 1024

@@ -1,8 +1,9 @@
 """Which file names from a peer are acceptable (docs/spec/transfer.md section 4).
 
-Names are relative paths with `/` between components. The rules are the same on both sides, so a sender learns of
-a name that no receiver would take before anything is sent. They are about text only; that a path which looks
-harmless doesn't leave the directory by a symbolic link is seen to on disk (drivers/filetree.py).
+Names are relative paths with `/` between components. The rules are the same on both sides, so a sender
+learns of a name that no receiver would take before anything is sent. They are about text only; that a
+path which looks harmless doesn't leave the directory by a symbolic link is seen to on disk
+(drivers/filetree.py).
 """
 
 import hashlib

@@ -33,6 +33,8 @@ class Status(enum.StrEnum):
     """The receiver did not want it; what was there is untouched."""
     FAILED = "failed"
     """Did not arrive."""
+    PENDING = "pending"
+    """Not settled yet: the connection broke, or the transfer was stopped, before its turn came."""
     LEFT_OUT = "left out"
     """Never offered: a symbolic link, a device, an unfinished file of another transfer."""
 
@@ -55,7 +57,7 @@ class FileOutcome:
     @property
     def ok(self) -> bool:
         """Whether the receiver has it, or nobody meant to send it."""
-        return self.status not in (Status.REFUSED, Status.FAILED)
+        return self.status in (Status.SENT, Status.RESUMED, Status.SKIPPED, Status.LEFT_OUT)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
