@@ -56,8 +56,7 @@ def statuses(outcome):
 def tree(root):
     """Everything below a directory: contents of files, None for directories."""
     return {
-        str(path.relative_to(root)): path.read_bytes() if path.is_file() else None
-        for path in sorted(root.rglob("*"))
+        str(path.relative_to(root)): path.read_bytes() if path.is_file() else None for path in sorted(root.rglob("*"))
     }
 
 

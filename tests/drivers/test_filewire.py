@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from trunkline import errors
+from trunkline.drivers.clock import now
 from trunkline.drivers.files import send_files, take_files
-from trunkline.drivers.filewire import FileWire, now
+from trunkline.drivers.filewire import FileWire
 from trunkline.transfer import link, messages
 from trunkline.transfer.receiver import Receiver
 from trunkline.transfer.sender import Sender

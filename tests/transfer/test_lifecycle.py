@@ -84,9 +84,7 @@ def test_every_entry_state_and_message(state, said):
         here.apply(m.Run(0, 4, 6), by)
     after = ENTRY_TABLE.get((state, said))
     if after is None:
-        with pytest.raises(
-            errors.MessageNotAllowed, match=f"{said.__name__} of an entry that is {state.name}"
-        ):
+        with pytest.raises(errors.MessageNotAllowed, match=f"{said.__name__} of an entry that is {state.name}"):
             here.apply(sample(said, state), by)
         assert here.entry_state(0) is state
     else:

@@ -42,8 +42,7 @@ class Pair:
         for start in range(0, len(data), step):
             target.receive_data(data[start : start + step], 0.0)
             heard += [
-                FileBytes(e.index, e.offset, bytes(e.data)) if isinstance(e, FileBytes) else e
-                for e in events(target)
+                FileBytes(e.index, e.offset, bytes(e.data)) if isinstance(e, FileBytes) else e for e in events(target)
             ]
         return heard
 

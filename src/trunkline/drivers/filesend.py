@@ -11,9 +11,10 @@ from trunkline.transfer.messages import Verdict
 from trunkline.transfer.report import OnProgress, Outcome, Phase, Status
 from trunkline.transfer.sender import Sender
 
+from .clock import now
 from .filesource import Identity, Refusal, Source, check_unchanged, open_source, plan
 from .filetally import Tally
-from .filewire import Digest, FileWire, now
+from .filewire import Digest, FileWire
 
 MARK_EVERY = 16 * 1024 * 1024
 """Bytes between the remembered states of a file's hash: as much, at most, is hashed twice."""
@@ -104,9 +105,7 @@ class Sending:
 class _Service:
     """One connection of a Sending."""
 
-    def __init__(
-        self, sending: Sending, sources: list[Source], machine: Sender, wire: FileWire, tally: Tally
-    ) -> None:
+    def __init__(self, sending: Sending, sources: list[Source], machine: Sender, wire: FileWire, tally: Tally) -> None:
         self._sending = sending
         self._sources = sources
         self._machine = machine

@@ -15,7 +15,7 @@ from trunkline.transfer.messages import Entry, Kind
 from trunkline.transfer.report import FileOutcome, Status
 
 
-class Refusal(Exception):  # noqa: N818 - not an error: an answer, caught by the driver and told to the peer
+class Refusal(Exception):
     """Why an entry can't be taken, in words for both users."""
 
 
@@ -81,9 +81,7 @@ def _add(manifest: Manifest, sources: list[Source], name: str, path: str, status
     sources.append(Source(entry, path, identity(status)))
 
 
-def _add_tree(
-    manifest: Manifest, sources: list[Source], left_out: list[FileOutcome], top: str, top_path: str
-) -> None:
+def _add_tree(manifest: Manifest, sources: list[Source], left_out: list[FileOutcome], top: str, top_path: str) -> None:
     waiting = [(top, top_path)]
     while waiting:
         name, path = waiting.pop()

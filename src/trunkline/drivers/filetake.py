@@ -17,10 +17,11 @@ from trunkline.transfer.messages import Entry, Kind, Verdict
 from trunkline.transfer.receiver import Receiver
 from trunkline.transfer.report import OnProgress, Outcome, Phase, Status
 
+from .clock import now
 from .filesource import Identity, Refusal, identity
 from .filetally import Tally
 from .filetree import Tree
-from .filewire import Digest, FileWire, now
+from .filewire import Digest, FileWire
 
 FLUSH_EVERY = 256 * 1024 * 1024
 """Bytes after which a file is flushed amid its way: no flush takes so long that the sender gives up."""
@@ -106,9 +107,7 @@ class Taking:
         max_file, max_total = self._limits
         machine = Receiver(now(), max_file=max_file, max_total=max_total)
         with FileWire(sock, machine, timeout) as wire:
-            service = _Service(
-                self._tree, self._hashes, machine, wire, self._tally, overwrite=self._overwrite
-            )
+            service = _Service(self._tree, self._hashes, machine, wire, self._tally, overwrite=self._overwrite)
             try:
                 service.run()
             finally:
@@ -210,9 +209,7 @@ class _Service:
         except Refusal as refusal:
             self._settle(index, Verdict.REFUSED, str(refusal))
         except OSError as error:
-            self._settle(
-                index, Verdict.REFUSED, f"the receiver can't read what is in its place: {error.strerror}"
-            )
+            self._settle(index, Verdict.REFUSED, f"the receiver can't read what is in its place: {error.strerror}")
 
     def _answer_file(self, index: int, entry: Entry) -> None:
         status = self._tree.status(entry.name)
@@ -243,9 +240,7 @@ class _Service:
         if known is not None:
             return known.copy()
         digest: Digest = hashlib.sha256()
-        self._wire.hash_range(
-            fd, 0, size, digest, lambda position: self._tally.report(Phase.CHECKING, entry, position)
-        )
+        self._wire.hash_range(fd, 0, size, digest, lambda position: self._tally.report(Phase.CHECKING, entry, position))
         return digest
 
     def _want(self, index: int, entry: Entry, *, afresh: bool = False) -> None:
@@ -313,9 +308,7 @@ class _Service:
         if part.digest.digest() != total.sha256:
             self._tree.remove_part(part.entry.name)
             self._let_go(index)
-            self._settle(
-                index, Verdict.FAILED, "what arrived has another hash than what was sent: send it again"
-            )
+            self._settle(index, Verdict.FAILED, "what arrived has another hash than what was sent: send it again")
             return
         self._tally.report(Phase.SAVING, part.entry, part.offset)
         self._wire.breathe()
@@ -338,9 +331,7 @@ class _Service:
 
     # Endings
 
-    def _settle(
-        self, index: int, verdict: Verdict, reason: str = "", *, at: int = 0, sha256: bytes = b""
-    ) -> None:
+    def _settle(self, index: int, verdict: Verdict, reason: str = "", *, at: int = 0, sha256: bytes = b"") -> None:
         self._machine.send_settled(index, verdict, reason)
         status = {
             Verdict.KEPT: Status.RESUMED if at else Status.SENT,

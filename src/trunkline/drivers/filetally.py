@@ -29,9 +29,7 @@ class Tally:
         self._expected |= {entry.name: entry for entry in entries}
         self._total = sum(entry.size for entry in self._expected.values())
 
-    def settle(
-        self, entry: Entry, status: Status, reason: str = "", *, at: int = 0, sha256: bytes = b""
-    ) -> None:
+    def settle(self, entry: Entry, status: Status, reason: str = "", *, at: int = 0, sha256: bytes = b"") -> None:
         """Note what became of an entry; `at` is where it was resumed, in bytes."""
         outcome = FileOutcome(
             entry.name,
@@ -56,11 +54,7 @@ class Tally:
         """Tell the caller how far it is."""
         if self._on_progress is None:
             return
-        current = (
-            done
-            if entry is not None and entry.name not in self.outcomes and phase is not Phase.CHECKING
-            else 0
-        )
+        current = done if entry is not None and entry.name not in self.outcomes and phase is not Phase.CHECKING else 0
         self._on_progress(
             Progress(
                 phase,

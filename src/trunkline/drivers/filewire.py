@@ -10,13 +10,14 @@ import os
 import select
 import socket
 import ssl
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
 from trunkline import errors
 from trunkline.transfer.link import Event, TransferLink
+
+from .clock import now
 
 CHUNK = 1024 * 1024
 """Bytes read from socket or disk at once: measured flat from 256 KiB to 4 MiB."""
@@ -37,11 +38,6 @@ class Digest(Protocol):
 
     def copy(self) -> "Digest":
         """Return an independent copy."""
-
-
-def now() -> float:
-    """Return the clock of the machines, in seconds; it goes on while a laptop sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class FileWire:
@@ -95,9 +91,7 @@ class FileWire:
         """Take in what the peer said, without waiting: between runs, so that a Stop ends them."""
         self._read()
 
-    def hash_range(
-        self, fd: int, start: int, end: int, digest: Digest, on_chunk: Callable[[int], None]
-    ) -> None:
+    def hash_range(self, fd: int, start: int, end: int, digest: Digest, on_chunk: Callable[[int], None]) -> None:
         """Hash a file's bytes while keeping the link alive; `on_chunk` is told each position reached.
 
         Raises:
@@ -169,9 +163,7 @@ class FileWire:
                     self._sendfile = False  # a file system without it; EINVAL and the like
                     return False
                 raise self._broken(error) from error
-            if (
-                sent == 0
-            ):  # it shrank since it was hashed: the hash won't fit, and the caller finds the change
+            if sent == 0:  # it shrank since it was hashed: the hash won't fit, and the caller finds the change
                 self._send_bytes(memoryview(bytes(end - offset)))
                 return True
             self._machine.raw_sent(sent, now())
@@ -267,8 +259,7 @@ class FileWire:
 
     def _broken(self, error: OSError) -> errors.TransferFailed:
         return errors.TransferFailed(
-            f"the connection broke ({error.strerror or error}); "
-            "what has arrived is kept: run the same command again",
+            f"the connection broke ({error.strerror or error}); what has arrived is kept: run the same command again",
             again=True,
         )
 

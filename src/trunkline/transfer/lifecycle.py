@@ -237,9 +237,7 @@ class Course:
         before = self._states[index]
         after = ENTRY_TABLE.get((before, type(message)))
         if after is None:
-            raise errors.MessageNotAllowed(
-                f"{type(message).__name__} of an entry that is {before.name}", by.value
-            )
+            raise errors.MessageNotAllowed(f"{type(message).__name__} of an entry that is {before.name}", by.value)
         entry = self.manifest.entries[index]
         self._check(message, before, entry)
         if before is EntryState.OFFERED and after is not EntryState.SETTLED:
@@ -275,9 +273,7 @@ class Course:
             ):
                 raise errors.MalformedMessage(f"more than {messages.MAX_WINDOW} files in hand")
             case messages.Want() if message.offset > entry.size:
-                raise errors.MalformedMessage(
-                    f"{entry.name!r} wanted from {message.offset}, it has {entry.size} bytes"
-                )
+                raise errors.MalformedMessage(f"{entry.name!r} wanted from {message.offset}, it has {entry.size} bytes")
             case messages.Want() if before is EntryState.DIFFERENT and message.offset:
                 raise errors.MalformedMessage(f"{entry.name!r} differs, and can be wanted from 0 only")
             case messages.Start() if self.current is not None:
@@ -287,17 +283,13 @@ class Course:
                     f"{entry.name!r} starts at {message.offset}, {self._asked[message.index]} was asked for"
                 )
             case messages.Run() if message.offset != self.position:
-                raise errors.MalformedMessage(
-                    f"{entry.name!r}: bytes from {message.offset}, {self.position} is next"
-                )
+                raise errors.MalformedMessage(f"{entry.name!r}: bytes from {message.offset}, {self.position} is next")
             case messages.Run() if self.position + message.length > entry.size:
                 raise errors.MalformedMessage(
                     f"{entry.name!r}: {self.position + message.length} bytes, and {entry.size} were offered"
                 )
             case messages.Sum() if self.position != entry.size:
-                raise errors.MalformedMessage(
-                    f"{entry.name!r}: {self.position} bytes, and {entry.size} were offered"
-                )
+                raise errors.MalformedMessage(f"{entry.name!r}: {self.position} bytes, and {entry.size} were offered")
             case messages.Settled():
                 directory = entry.kind is Kind.DIRECTORY
                 if message.verdict not in (DIRECTORY_VERDICTS if directory else VERDICTS[before]):

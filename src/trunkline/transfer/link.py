@@ -107,9 +107,7 @@ class TransferLink:
             family = messages.PREAMBLE[:-1]
             if not family.startswith(start[: len(family)]):
                 raise errors.NotTrunkline(start)
-            raise errors.VersionMismatch(
-                start.decode("ascii", "backslashreplace"), messages.PREAMBLE.decode()
-            )
+            raise errors.VersionMismatch(start.decode("ascii", "backslashreplace"), messages.PREAMBLE.decode())
         if start == messages.PREAMBLE:
             self._greeted = True
             self._inbox.clear()

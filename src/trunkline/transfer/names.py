@@ -59,9 +59,7 @@ def _check_component(name: str, component: str) -> None:
         if unicodedata.category(character) == "Cc":
             raise errors.InvalidName(name, f"it has the control character U+{ord(character):04X}")
         if character in _DECEPTIVE:
-            raise errors.InvalidName(
-                name, f"it has the character U+{ord(character):04X}, which disguises names"
-            )
+            raise errors.InvalidName(name, f"it has the character U+{ord(character):04X}, which disguises names")
     # A file system or tool that normalises must not make another path of it: neither a second spelling of the
     # same name (NFC), nor a fullwidth slash or a one-dot leader that folds to "/" or "." (NFKC).
     if not unicodedata.is_normalized("NFC", component):
@@ -70,9 +68,7 @@ def _check_component(name: str, component: str) -> None:
     if folded in (".", "..") or ("/" in folded) or ("\\" in folded):
         raise errors.InvalidName(name, "it turns into another path when normalised")
     if is_part_name(component):
-        raise errors.InvalidName(
-            name, f"names of the form {PART_PREFIX}…{PART_SUFFIX} are kept for unfinished files"
-        )
+        raise errors.InvalidName(name, f"names of the form {PART_PREFIX}…{PART_SUFFIX} are kept for unfinished files")
 
 
 def part_name(component: str) -> str:

@@ -18,9 +18,7 @@ class Receiver(TransferLink):
 
     role: ClassVar[Role] = Role.RECEIVER
 
-    def __init__(
-        self, now: float, *, max_file: int = messages.MAX_FILE, max_total: int = messages.MAX_TOTAL
-    ) -> None:
+    def __init__(self, now: float, *, max_file: int = messages.MAX_FILE, max_total: int = messages.MAX_TOTAL) -> None:
         """`max_file` and `max_total` are in bytes; an offer beyond them is a MalformedMessage."""
         super().__init__(Manifest(max_file=max_file, max_total=max_total), now)
         self._next = 0
