@@ -8,6 +8,7 @@ any. What a turn of the loop produces for one connection goes out in one write, 
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -318,7 +319,10 @@ async def connect(loop: asyncio.AbstractEventLoop, address: Address, within: flo
 
 def reason(error: BaseException) -> str:
     """Return why a socket failed, in the system's words and without the number."""
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.errno and text.startswith("Connect call failed"):
+        text = os.strerror(error.errno)  # asyncio's own words repeat the address and hide the reason
+    return text.lower()
 
 
 def shown(address: Sequence[Any] | str) -> str:
