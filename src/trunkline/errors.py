@@ -262,7 +262,15 @@ class NoSwitchboard(LinkClosed, ConnectionError):
 
 
 class TransferFailed(LinkClosed):
-    """A file did not arrive whole; what has arrived is kept, and a new attempt resumes it."""
+    """A file did not arrive whole; what has arrived is kept, and a new attempt resumes it.
+
+    ``again`` is true when a new connection is all it takes (the link broke); false when a person must act
+    first.
+    """
+
+    def __init__(self, text: str, *, again: bool = False) -> None:
+        super().__init__(text)
+        self.again = again
 
 
 class ServiceUnreachable(LinkClosed):
