@@ -178,6 +178,8 @@ class Matcher:
         for _, entry in sorted(self.table.own.items()):
             if entry.propagated:
                 self._send(conn, _propagated(entry))
+                if isinstance(entry, PostEntry) and not entry.has_room:
+                    self._remember_busy(entry, mate)  # it will not ask, so it is to be told
 
     def mate_lost(self, mate: str, now: float) -> None:
         """Remove all that the lost server owned; what we had proposed to it is free again."""
