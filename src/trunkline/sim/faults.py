@@ -79,7 +79,6 @@ def apply(world: "World", action: tuple[Any, ...]) -> None:
                 world.add_fact(("lost", action[1] // 2))
             world.tell_news(world.net.lose(action[1]))
         case "cut":
-            world.was_cut = True
             world.tell_news(world.net.cut(action[1], action[2]))
         case "heal":
             world.calm_since = world.now
