@@ -513,7 +513,10 @@ def test_a_program_ends_quietly_with_everything_open(server, client, tmp_path):
         """
 post = board.post("service")
 post.fileno()
-threading.Thread(target=post.accept, daemon=True).start()
+def serve():
+    while True:
+        post.accept().close()
+threading.Thread(target=serve, daemon=True).start()
 conn = board.meet("guest", "service", timeout=60)
 conn.close()
 print("done")
