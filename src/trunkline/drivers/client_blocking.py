@@ -161,9 +161,7 @@ class BlockingClient:
         assert waiter.conn is not None, "a meet that is done has a connection or an error"
         return waiter.conn
 
-    def post(
-        self, name: str, *, unique: bool, secret: Secret | None, backlog: int, datagram: bool = False
-    ) -> Offer:
+    def post(self, name: str, *, unique: bool, secret: Secret | None, backlog: int, datagram: bool = False) -> Offer:
         """Return a post that stands.
 
         Raises:
@@ -333,9 +331,7 @@ class BlockingClient:
         finally:
             self._leader = None
 
-    def _sleep(
-        self, reactor: Reactor, wait: Callable[[float | None], Ready], timeout: float | None
-    ) -> Ready | None:
+    def _sleep(self, reactor: Reactor, wait: Callable[[float | None], Ready], timeout: float | None) -> Ready | None:
         """Wait without the lock. Return None if the reactor was closed meanwhile."""
         lock = self._lock
         reactor.pollers.enter()

@@ -122,7 +122,7 @@ class Client:
         "next_deadline",
     )
 
-    def __init__(self, config: ClientConfig, *, seed: bytes, now: float) -> None:  # noqa: ARG002  (both machines alike)
+    def __init__(self, config: ClientConfig, *, seed: bytes, now: float) -> None:
         self._config = config
         self._ctx = Context(config, seed)
         self._uplinks = Uplinks(self._ctx)
@@ -209,9 +209,7 @@ class Client:
         try:
             check_name(event.name)
             if not 1 <= event.backlog <= MAX_BACKLOG:
-                raise ConfigError(
-                    f"the backlog is {event.backlog}, and it is a number from 1 to {MAX_BACKLOG}"
-                )
+                raise ConfigError(f"the backlog is {event.backlog}, and it is a number from 1 to {MAX_BACKLOG}")
             if event.secret is not None and len(event.secret.reveal()) > MAX_SECRET:
                 raise ConfigError(f"the secret is longer than the limit of {MAX_SECRET} bytes")
         except LocalError as error:
@@ -244,20 +242,18 @@ class Client:
 
     def _announced(self, event: Announced, now: float) -> None:
         if len(event.payload) > MAX_NOTICE or self._stopped:
-            self._ctx.out.append(
-                Log("notice dropped", f"{len(event.payload)} bytes, the limit is {MAX_NOTICE}")
-            )
+            self._ctx.out.append(Log("notice dropped", f"{len(event.payload)} bytes, the limit is {MAX_NOTICE}"))
         elif self._uplinks.main is not None:
             self._uplinks.send(self._uplinks.main, Broadcast(event.payload), now)
         else:
             self._announcements = (*self._announcements, event.payload)[-MAX_ANNOUNCEMENTS:]
             self._see_to(self._uplinks.ensure(now), now)
 
-    def _candidates_changed(self, event: CandidatesChanged, now: float) -> None:  # noqa: ARG002
+    def _candidates_changed(self, event: CandidatesChanged, now: float) -> None:
         for request in self._requests.values():
             request.candidates = event.candidates
 
-    def _stop(self, event: Stop, now: float) -> None:  # noqa: ARG002
+    def _stop(self, event: Stop, now: float) -> None:
         self._stopped = True
         error = ClosedError("the client is closed")
         for request in list(self._requests.values()):
@@ -275,9 +271,7 @@ class Client:
         if self._stopped:
             error = ClosedError("the client is closed")
         elif len(request.candidates) > MAX_CANDIDATES:
-            error = ConfigError(
-                f"the candidates have {len(request.candidates)} bytes; the limit is {MAX_CANDIDATES}"
-            )
+            error = ConfigError(f"the candidates have {len(request.candidates)} bytes; the limit is {MAX_CANDIDATES}")
         elif request.rid in self._requests:
             error = LocalError("this request id is in use")
         if error is not None:
@@ -358,9 +352,7 @@ class Client:
             if request.lodged:
                 self._withdraw(request, now)
             request.advance(Input.MATCHED)
-        rendezvous = Rendezvous(
-            message, uplink.conn, now + self._config.confirm_timeout, datagram=request.datagram
-        )
+        rendezvous = Rendezvous(message, uplink.conn, now + self._config.confirm_timeout, datagram=request.datagram)
         request.matches[message.match] = rendezvous
         if message.generation and not self._is_current(message.peer, message.generation):
             why = f"{message.peer!r} holds its name by generation {message.generation}, and a later one was seen"
@@ -426,7 +418,7 @@ class Client:
     def _peer_dialled(self, event: PeerDialled, now: float) -> None:
         self._peers.dialled(event.conn, now, stopped=self._stopped)
 
-    def _peer_opened(self, event: PeerOpened, now: float) -> None:  # noqa: ARG002
+    def _peer_opened(self, event: PeerOpened, now: float) -> None:
         self._peers.opened(event.conn, event.udp_port)
 
     def _peer_bound(self, event: PeerBound, now: float) -> None:
@@ -487,13 +479,9 @@ class Client:
                 self._uplinks.send(uplink, Broadcast(payload), now)
             self._announcements = ()
 
-    def _posted(self, uplink: Uplink, message: Posted, now: float) -> None:  # noqa: ARG002
+    def _posted(self, uplink: Uplink, message: Posted, now: float) -> None:
         request = self._requests.get(message.rid)
-        if (
-            not isinstance(request, PostRequest)
-            or message.n != request.n
-            or uplink.conn not in request.lodged
-        ):
+        if not isinstance(request, PostRequest) or message.n != request.n or uplink.conn not in request.lodged:
             return  # superseded or withdrawn
         request.advance(Input.POSTED)
         request.stood = True
@@ -513,7 +501,7 @@ class Client:
             return  # it still waits with another server
         self._end(request, Input.REFUSED, error, now)
 
-    def _answer(self, uplink: Uplink, message: Explanation | NameList | ServerStatus, now: float) -> None:  # noqa: ARG002
+    def _answer(self, uplink: Uplink, message: Explanation | NameList | ServerStatus, now: float) -> None:
         rid = self._questions.answered(uplink.conn, message)
         if rid:
             request = self._requests[rid]
@@ -522,11 +510,11 @@ class Client:
             request.question = -1
             request.explanation = message.lines
 
-    def _notice(self, uplink: Uplink, message: Notice, now: float) -> None:  # noqa: ARG002
+    def _notice(self, uplink: Uplink, message: Notice, now: float) -> None:
         if uplink is self._uplinks.main:  # the extras pass the same ones on
             self._ctx.out.append(Noticed(message.payload))
 
-    def _members(self, uplink: Uplink, message: Members, now: float) -> None:  # noqa: ARG002
+    def _members(self, uplink: Uplink, message: Members, now: float) -> None:
         self._uplinks.learn(message.members)
 
     def _elsewhere(self, uplink: Uplink, message: Elsewhere, now: float) -> None:
@@ -586,7 +574,7 @@ class Client:
 
     # ---- time --------------------------------------------------------------------------------------------------
 
-    def _tick(self, event: Tick, now: float) -> None:  # noqa: ARG002
+    def _tick(self, event: Tick, now: float) -> None:
         if self._config.notices and not self._stopped and self._uplinks.finder.scan is Scan.IDLE:
             self._see_to(self._uplinks.ensure(now), now)
         # Each handler sets its timer later than now, or not at all, so this ends.
@@ -594,14 +582,14 @@ class Client:
             kind, about = key
             self._expiry[kind](about, now)
 
-    def _finder_due(self, about: int, now: float) -> None:  # noqa: ARG002
+    def _finder_due(self, about: int, now: float) -> None:
         finder = self._uplinks.finder
         if finder.scan is Scan.PAUSING and not self._wants_server():
             finder.stop()
         else:
             self._see_to(self._uplinks.pump(now), now)
 
-    def _elsewhere_due(self, about: int, now: float) -> None:  # noqa: ARG002
+    def _elsewhere_due(self, about: int, now: float) -> None:
         if self._requests:
             self._uplinks.reach_elsewhere(now)
 
@@ -682,9 +670,7 @@ class Client:
         self._questions.restore(questions)
         self._requests = requests.restored(wanted)
         self._generations = dict(generations)
-        self._peers.restore(
-            peers, [each for request in self._requests.values() for each in request.matches.values()]
-        )
+        self._peers.restore(peers, [each for request in self._requests.values() for each in request.matches.values()])
 
 
 def refusal(message: Refused, name: str) -> DeniedError:

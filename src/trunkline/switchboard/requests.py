@@ -38,9 +38,7 @@ class Request:
     table: ClassVar[lifecycle.Table]
     illegal: ClassVar[dict[tuple[State, Input], str]]
 
-    def __init__(
-        self, rid: bytes, candidates: bytes, deadline: float | None, now: float, *, datagram: bool
-    ) -> None:
+    def __init__(self, rid: bytes, candidates: bytes, deadline: float | None, now: float, *, datagram: bool) -> None:
         self.rid = rid
         self.candidates = candidates
         self.deadline = deadline
