@@ -212,9 +212,7 @@ class Client:
         if rid in self._lodgings.requests:
             raise LocalError("a request with this id is there already")
         if len(candidates) > MAX_CANDIDATES:
-            raise ConfigError(
-                f"the candidates have {len(candidates)} bytes, and the limit is {MAX_CANDIDATES}"
-            )
+            raise ConfigError(f"the candidates have {len(candidates)} bytes, and the limit is {MAX_CANDIDATES}")
 
     def _cancelled(self, event: Cancelled, now: float) -> None:
         request = self._lodgings.requests.get(event.rid)
@@ -239,20 +237,18 @@ class Client:
     def _announced(self, event: Announced, now: float) -> None:
         main = self._uplinks.main
         if len(event.payload) > MAX_NOTICE or self._stopped:
-            self._ctx.out.append(
-                Log("notice dropped", f"{len(event.payload)} bytes; the limit is {MAX_NOTICE}")
-            )
+            self._ctx.out.append(Log("notice dropped", f"{len(event.payload)} bytes; the limit is {MAX_NOTICE}"))
         elif main is not None:
             self._uplinks.send(main, Broadcast(event.payload), now)
         else:
             self._announcements = (*self._announcements, event.payload)[-MAX_ANNOUNCEMENTS:]
             self._see_to(self._uplinks.ensure(now), now)
 
-    def _candidates_changed(self, event: CandidatesChanged, now: float) -> None:  # noqa: ARG002
+    def _candidates_changed(self, event: CandidatesChanged, now: float) -> None:
         for request in self._lodgings.requests.values():
             request.candidates = event.candidates
 
-    def _stop(self, event: Stop, now: float) -> None:  # noqa: ARG002
+    def _stop(self, event: Stop, now: float) -> None:
         self._stopped = True
         error = ClosedError(_CLOSED)
         for request in list(self._lodgings.requests.values()):
@@ -267,7 +263,7 @@ class Client:
     def _peer_dialled(self, event: PeerDialled, now: float) -> None:
         self._peers.dialled(event.conn, now, stopped=self._stopped)
 
-    def _peer_opened(self, event: PeerOpened, now: float) -> None:  # noqa: ARG002
+    def _peer_opened(self, event: PeerOpened, now: float) -> None:
         self._peers.opened(event.conn, event.udp_port)
 
     def _peer_bound(self, event: PeerBound, now: float) -> None:
@@ -329,23 +325,23 @@ class Client:
         if down is not None:
             self._see_to(down, now)
 
-    def _posted(self, uplink: Uplink, message: Posted, now: float) -> None:  # noqa: ARG002
+    def _posted(self, uplink: Uplink, message: Posted, now: float) -> None:
         self._lodgings.posted(uplink, message)
 
     def _refused(self, uplink: Uplink, message: Refused, now: float) -> None:
         self._lodgings.refused(uplink, message, now)
 
-    def _answer(self, uplink: Uplink, message: Explanation | NameList | ServerStatus, now: float) -> None:  # noqa: ARG002
+    def _answer(self, uplink: Uplink, message: Explanation | NameList | ServerStatus, now: float) -> None:
         rid = self._questions.answered(uplink.conn, message)
         if rid:
             assert isinstance(message, Explanation), "the client itself asks nothing else"
             self._lodgings.explained(rid, message.lines)
 
-    def _notice(self, uplink: Uplink, message: Notice, now: float) -> None:  # noqa: ARG002
+    def _notice(self, uplink: Uplink, message: Notice, now: float) -> None:
         if uplink is self._uplinks.main:  # the extras pass the same ones on
             self._ctx.out.append(Noticed(message.payload))
 
-    def _members(self, uplink: Uplink, message: Members, now: float) -> None:  # noqa: ARG002
+    def _members(self, uplink: Uplink, message: Members, now: float) -> None:
         self._uplinks.learn(message.members)
 
     def _elsewhere(self, uplink: Uplink, message: Elsewhere, now: float) -> None:
@@ -393,14 +389,14 @@ class Client:
 
     # ---- time --------------------------------------------------------------------------------------------------
 
-    def _tick(self, event: Tick, now: float) -> None:  # noqa: ARG002
+    def _tick(self, event: Tick, now: float) -> None:
         timers = self._ctx.timers
         # Each handler sets its timer later than now, or not at all, so this ends.
         while (key := timers.pop_due(now)) is not None:
             kind, about = key
             self._due[kind](about, now)
 
-    def _finder_due(self, about: int, now: float) -> None:  # noqa: ARG002
+    def _finder_due(self, about: int, now: float) -> None:
         finder = self._uplinks.finder
         if finder.scan is Scan.SCANNING:
             self._see_to(self._uplinks.pump(now), now)
@@ -409,7 +405,7 @@ class Client:
         else:
             finder.stop()  # whoever wanted one was cancelled during the pause
 
-    def _elsewhere_due(self, about: int, now: float) -> None:  # noqa: ARG002
+    def _elsewhere_due(self, about: int, now: float) -> None:
         if self._lodgings.requests:
             self._uplinks.reach_elsewhere(now)
 
@@ -453,6 +449,4 @@ class Client:
         self._questions.restore(questions)
         self._lodgings.requests = restored = requests.restored(wanted)
         self._lodgings.generations = dict(generations)
-        self._peers.restore(
-            peers, [each for request in restored.values() for each in request.matches.values()]
-        )
+        self._peers.restore(peers, [each for request in restored.values() for each in request.matches.values()])

@@ -311,9 +311,7 @@ class Lodgings:
         deadline = request.deadline
         assert deadline is not None, "the timer was set for it"
         if type(request) is PostRequest:
-            silent = [
-                (str(self._uplinks.up[conn].address), "no answer to the post") for conn in request.lodged
-            ]
+            silent = [(str(self._uplinks.up[conn].address), "no answer to the post") for conn in request.lodged]
             none = NoSwitchboard((*silent, *self._uplinks.finder.tried))
             self.end(request, Input.EXPIRED, none, now)
         elif now < deadline:
