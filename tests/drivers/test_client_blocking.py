@@ -127,9 +127,7 @@ def test_32_threads_meet_each_other(client, pool):
 
     pairs = [(f"left{i}", f"right{i}") for i in range(16)]
     for _ in range(3):
-        futures = [(pool.submit(go, a, b), b) for a, b in pairs] + [
-            (pool.submit(go, b, a), a) for a, b in pairs
-        ]
+        futures = [(pool.submit(go, a, b), b) for a, b in pairs] + [(pool.submit(go, b, a), a) for a, b in pairs]
         for future, you in futures:
             assert future.result() == you.encode()
     assert status(client).meets == 0
