@@ -121,9 +121,7 @@ class Uplinks:
 
     def next_deadline(self) -> float | None:
         """Return when `give_up` is due."""
-        return min(
-            (link.deadline for link in self._dialling.values() if link.deadline is not None), default=None
-        )
+        return min((link.deadline for link in self._dialling.values() if link.deadline is not None), default=None)
 
     def give_up(self, now: float) -> None:
         """End the attempts that took too long."""

@@ -85,6 +85,7 @@ class Engine:
         self._codes: dict[Any, int] = {}
         self._matched: set[int] = set()
         self._counted: set[int] = set()
+        self._elsewhere: set[int] = set()
         self.on_step: Callable[[Any, Any, Any], None] | None = None
         """Called with machine, event and effects of each step that is really made: for traces."""
 
@@ -98,6 +99,8 @@ class Engine:
             self._codes[key] = code
             if isinstance(thing, msg.Matched):
                 self._matched.add(code)
+            if isinstance(thing, msg.Elsewhere):
+                self._elsewhere.add(code)
             if isinstance(thing, msg.Message) and not isinstance(thing, UNCOUNTED):
                 self._counted.add(code)
         return code
@@ -107,6 +110,9 @@ class Engine:
 
     def is_matched(self, code: int) -> bool:
         return code in self._matched
+
+    def is_elsewhere(self, code: int) -> bool:
+        return code in self._elsewhere
 
     def is_counted(self, code: int) -> bool:
         return code in self._counted

@@ -28,9 +28,7 @@ def possible(world: "World") -> list[tuple[Any, ...]]:
     spec = world.spec
     if spec.restart:
         found += [
-            ("restart", site)
-            for site in range(spec.servers)
-            if not world.is_up(site) and world.incarnations[site] == 1
+            ("restart", site) for site in range(spec.servers) if not world.is_up(site) and world.incarnations[site] == 1
         ]
     if world.left <= 0:
         return found
@@ -79,7 +77,6 @@ def apply(world: "World", action: tuple[Any, ...]) -> None:
                 world.add_fact(("lost", action[1] // 2))
             world.tell_news(world.net.lose(action[1]))
         case "cut":
-            world.was_cut = True
             world.tell_news(world.net.cut(action[1], action[2]))
         case "heal":
             world.calm_since = world.now

@@ -74,7 +74,6 @@ class World:
         "spec",
         "states",
         "touched",
-        "was_cut",
     )
 
     def __init__(self, spec: Spec, engine: Engine) -> None:
@@ -83,7 +82,6 @@ class World:
         self.engine = engine
         self.now = 0.0
         self.net = Network({}, frozenset((min(cut), max(cut)) for cut in spec.cuts))
-        self.was_cut = bool(spec.cuts)
         self.states: list[Any] = [None] * sites
         self.incarnations = [0] * sites
         self.facts: frozenset[Fact] = frozenset()
@@ -101,7 +99,6 @@ class World:
         new.engine = self.engine
         new.now = self.now
         new.net = self.net.copy()
-        new.was_cut = self.was_cut
         new.states = self.states.copy()
         new.incarnations = self.incarnations.copy()
         new.facts = self.facts
@@ -138,6 +135,10 @@ class World:
         site, incarnation, place = rid[0], rid[1], rid[2]
         want = self.spec.clients[site - self.spec.servers].wants[place]
         return Request(site, incarnation, place, rid, want.me, want.you, want.datagram)
+
+    def runs(self, request: Request) -> bool:
+        """Say whether the process that made this request still runs."""
+        return self.is_up(request.site) and self.incarnations[request.site] == request.incarnation
 
     def requests(self) -> list[Request]:
         """Return the requests of all clients that run."""
@@ -326,6 +327,8 @@ class World:
                             message.match.hex(),
                         )
                     )
+                elif self.engine.is_elsewhere(what):
+                    self.facts |= {("elsewhere",)}
                 if self.spec.counting and self.engine.is_counted(what):
                     self.count += 1
                 self.tell_news((net.send(inbound, what),))
