@@ -85,7 +85,9 @@ def trunkline(
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log on stderr what happens.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Log every message; show where an error comes from.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[  # noqa: ARG001 - its callback does it
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Connect processes by name, wherever they run and whichever comes first."""
     common: Common = ctx.obj

@@ -24,7 +24,7 @@ async def relay(who: str, inner: "socket.socket", outer: "socket.socket", *, to:
     try:
         joined = await join(inner, outer)
     except OSError as error:  # no descriptors left for the pipes
-        _log.error("%s: closed: %s", who, error)  # noqa: TRY400 - one line is enough for that
+        _log.error("%s: closed: %s", who, error)
         return
     ended = f"broke ({joined.error.strerror or joined.error})" if joined.error else "closed"
     _log.info("%s: %s, %d bytes out, %d bytes in", who, ended, joined.a_to_b, joined.b_to_a)

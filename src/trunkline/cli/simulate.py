@@ -87,6 +87,8 @@ def _reports(
     *,
     deep: bool,
 ) -> "Iterator[Report]":
+    import itertools
+
     import msgspec
 
     from trunkline.errors import ConfigError
@@ -103,7 +105,7 @@ def _reports(
             yield replay(file)
         except msgspec.DecodeError as error:
             raise ConfigError(f"{file} is no recording: {error}") from None
-    for name in dict.fromkeys(each for name in names for each in (WORLDS if name == ALL else [name])):
+    for name in dict.fromkeys(itertools.chain.from_iterable(WORLDS if each == ALL else [each] for each in names)):
         if name == RANDOM:
             for number in range(seed or 0, (seed or 0) + runs):
                 plan = make_plan(number, LARGE if deep else SMALL)

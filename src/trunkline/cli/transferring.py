@@ -83,7 +83,7 @@ def _go_through(
         sock = run(_meet(common, me, you, timeout))
         before = outcome().bytes_moved
         try:
-            with sock, _bar(common) as on_progress:
+            with sock, _bar() as on_progress:
                 sock.setblocking(True)
                 attempt(sock, on_progress)
         except TransferFailed as error:
@@ -104,7 +104,7 @@ async def _meet(common: Common, me: str, you: str, timeout: float | None) -> "so
 
 
 @contextlib.contextmanager
-def _bar(common: Common) -> "Iterator[OnProgress]":
+def _bar() -> "Iterator[OnProgress]":
     """Give what draws the progress on a terminal, and does nothing elsewhere."""
     if not sys.stderr.isatty():
         yield _silent
@@ -132,7 +132,7 @@ def _bar(common: Common) -> "Iterator[OnProgress]":
         yield show
 
 
-def _silent(progress: "Progress") -> None:
+def _silent(_: "Progress") -> None:
     return
 
 
