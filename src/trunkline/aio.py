@@ -138,9 +138,7 @@ class Post:
             ClosedError: the post was closed.
         """
         if self._datagram:
-            raise ConfigError(
-                f"the post {self.name!r} offers datagrams, which have no streams: use accept_socket"
-            )
+            raise ConfigError(f"the post {self.name!r} offers datagrams, which have no streams: use accept_socket")
         return await _streams(await self.accept_socket(timeout))
 
     async def accept_socket(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109
@@ -378,9 +376,7 @@ class Switchboard:
         found: list[PostedName] = []
         while True:
             after = found[-1].name if found else ""
-            answer = await self.client().ask(
-                functools.partial(ListNames, prefix=prefix, after=after), timeout
-            )
+            answer = await self.client().ask(functools.partial(ListNames, prefix=prefix, after=after), timeout)
             assert isinstance(answer, NameList), "the machine lets no other answer through"
             found += answer.names
             if not answer.more or not answer.names:
@@ -411,9 +407,7 @@ class Switchboard:
             NoSwitchboard: no server could be reached, or none answered within ``timeout`` seconds.
         """
         check_pair(me, you)
-        answer = await self.client().ask(
-            functools.partial(Explain, me=me, you=you, datagram=datagram), timeout
-        )
+        answer = await self.client().ask(functools.partial(Explain, me=me, you=you, datagram=datagram), timeout)
         assert isinstance(answer, Explanation), "the machine lets no other answer through"
         return answer.lines
 

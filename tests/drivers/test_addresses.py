@@ -105,9 +105,7 @@ def test_without_v6_none_is_offered() -> None:
 
 
 def test_many_addresses_fit_the_limit() -> None:
-    many = [f"198.51.100.{i}" for i in range(200)] + [
-        f"2001:db8:1234:5678:9abc:def0:1234:{i:x}" for i in range(200)
-    ]
+    many = [f"198.51.100.{i}" for i in range(200)] + [f"2001:db8:1234:5678:9abc:def0:1234:{i:x}" for i in range(200)]
     offer = addresses.candidates(65535, "@" + "x" * 90, addresses=many)
     assert len(encode_candidates(offer)) <= MAX_CANDIDATES
     assert len(offer.at) == 3 + 2 * addresses.MAX_ADDRESSES

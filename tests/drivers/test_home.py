@@ -97,9 +97,7 @@ def test_a_settings_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_garbage_in_the_host_list_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "switchboards").write_bytes(
-        b"# old\n\na.example\n\xff\xfe:::\nb.example:99999\nb.example:1\n"
-    )
+    (tmp_path / "switchboards").write_bytes(b"# old\n\na.example\n\xff\xfe:::\nb.example:99999\nb.example:1\n")
     assert home(tmp_path).remembered() == (A, B)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 

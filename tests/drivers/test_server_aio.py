@@ -109,9 +109,7 @@ def test_an_address_that_is_taken() -> None:
             with pytest.raises(ConfigError, match=r"can't be listened on \(.*in use\)"):
                 await server(address=s.address).start()
         with pytest.raises(ConfigError, match="can't be listened on"):
-            await SwitchboardServer(
-                s.config, listen=[Address("127.0.0.1", 0), Address("no.invalid", 1)]
-            ).start()
+            await SwitchboardServer(s.config, listen=[Address("127.0.0.1", 0), Address("no.invalid", 1)]).start()
 
     run(main)
 

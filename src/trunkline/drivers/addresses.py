@@ -128,6 +128,4 @@ def _dialable(text: str) -> bool:
         address = ipaddress.ip_address(text)
     except ValueError:
         return False
-    return not (
-        address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
-    )
+    return not (address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast)

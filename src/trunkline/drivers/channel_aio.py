@@ -63,9 +63,7 @@ class Pump:
         self._full: list[Channel] = []
         self._scheduled = False
         # A selector of ours calls before it waits; any other loop goes round once more for a callback.
-        self._hooks: list[Callable[[], bool]] | None = getattr(
-            getattr(loop, "selector", None), "before_wait", None
-        )
+        self._hooks: list[Callable[[], bool]] | None = getattr(getattr(loop, "selector", None), "before_wait", None)
         if self._hooks is not None:
             self._hooks.append(self._before_wait)
 
@@ -133,9 +131,7 @@ class Channel:
         "sock",
     )
 
-    def __init__(
-        self, pump: Pump, owner: Owner, sock: socket.socket, *, conn: int, remote: str, limit: int
-    ) -> None:
+    def __init__(self, pump: Pump, owner: Owner, sock: socket.socket, *, conn: int, remote: str, limit: int) -> None:
         """Take over ``sock``, connected and not blocking. ``limit`` bounds what may wait, in bytes."""
         self.sock = sock
         self.conn = conn
@@ -167,9 +163,7 @@ class Channel:
         if len(out) > self.limit:
             self.flush()
             if len(self._out) > self.limit and not self._closing:
-                self._lose(
-                    f"it does not read: {len(self._out)} bytes wait for it, and the limit is {self.limit}"
-                )
+                self._lose(f"it does not read: {len(self._out)} bytes wait for it, and the limit is {self.limit}")
 
     def flush(self) -> None:
         """Write what waits, as far as the kernel takes it."""

@@ -240,9 +240,7 @@ class AsyncClient:
             if self._stream_at and at != self._stream_at:
                 self._runner.step(CandidatesChanged(at))
             self._stream_at = at
-            self._datagram_at = encode_candidates(
-                self._listeners.candidates(datagram=True, addresses=self._addresses)
-            )
+            self._datagram_at = encode_candidates(self._listeners.candidates(datagram=True, addresses=self._addresses))
         return self._datagram_at if datagram else self._stream_at
 
     # ---- the machine's effects ------------------------------------------------------------------------------

@@ -53,9 +53,7 @@ class PeerSockets:
         feed: takes the events.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, machine: Wants, feed: Callable[[ClientEvent], None]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, machine: Wants, feed: Callable[[ClientEvent], None]) -> None:
         self._loop = loop
         self._machine = machine
         self._feed = feed

@@ -1,4 +1,6 @@
-"""Matching and replication: who is matched with whom, by one server or by two (docs/spec/switchboard.md sections 3 to 5).
+"""Matching and replication: who is matched with whom, by one server or by two.
+
+See docs/spec/switchboard.md sections 3 to 5.
 
 Theory of operation. Every server knows every waiting entry. An entry belongs to the server that its client lodged it
 with, the owner, and nobody else may commit it or say that it is gone. A match between two of our own entries is
@@ -65,8 +67,9 @@ class Proposal:
 
     __slots__ = ("entry", "mate", "target", "token")
 
-    def __init__(self, entry: Entry, mate: str, target: Entry, token: bytes) -> None:
+    def __init__(self, entry: Entry | None, mate: str, target: Entry, token: bytes) -> None:
         self.entry = entry
+        """None once it has left the table: the answer still says what becomes of the target."""
         self.mate = mate
         self.target = target
         """What it was proposed to; it may have left the table meanwhile."""
@@ -149,9 +152,7 @@ class Matcher:
     def withdraw(self, conn: int, message: Withdraw, now: float) -> None:
         """Remove what the client withdraws."""
         entry = self.lodged.get(conn, _NOTHING).get(message.rid)
-        if (
-            entry is not None and entry.n <= message.n
-        ):  # else it was matched, or lodged anew, before this came
+        if entry is not None and entry.n <= message.n:  # else it was matched, or lodged anew, before this came
             self._drop_own([entry], now)
 
     def settle(self, conn: int, message: Settled, now: float) -> None:
@@ -177,6 +178,8 @@ class Matcher:
         for _, entry in sorted(self.table.own.items()):
             if entry.propagated:
                 self._send(conn, _propagated(entry))
+                if isinstance(entry, PostEntry) and not entry.has_room:
+                    self._remember_busy(entry, mate)  # it will not ask, so it is to be told
 
     def mate_lost(self, mate: str, now: float) -> None:
         """Remove all that the lost server owned; what we had proposed to it is free again."""
@@ -188,7 +191,8 @@ class Matcher:
         for match, proposal in list(self.proposals.items()):
             if proposal.mate == mate:
                 del self.proposals[match]
-                self._release(proposal.entry, now)
+                if proposal.entry is not None:
+                    self._release(proposal.entry, now)
 
     def propagated(self, mate: str, message: Propagated, now: float) -> None:
         """A mate owns this entry; it may match one of ours."""
@@ -291,10 +295,15 @@ class Matcher:
         """Our proposal is granted: tell our client."""
         proposal = self.proposals.pop(message.match, None)
         if proposal is None or proposal.mate != mate:
-            return  # our client withdrew meanwhile; the other side's attempt lapses
+            return
         entry, target = proposal.entry, proposal.target
-        assert entry.state is State.RESERVED, "an entry leaves RESERVED only with its proposal"
         known = self.table.get(mate, target.rid)
+        if entry is None:
+            # Our client withdrew or was lost meanwhile, and the other side's attempt lapses. Its entry is gone all the
+            # same: a grant is also the removal, so nothing else will tell us.
+            self._used_up(target, now)
+            return
+        assert entry.state is State.RESERVED, "an entry leaves RESERVED only with its proposal"
         if known is None and not isinstance(target, PostEntry):
             # A greater attempt came by way of another server while the grant was on its way: whoever made it takes no
             # match of the lesser one any more, so ours is better off waiting on.
@@ -317,7 +326,17 @@ class Matcher:
         self._forget(entry)
         if entry.propagated:
             self._remove_lazily(Removal(entry.rid, entry.n), now)
-        if known is target and not isinstance(target, PostEntry):
+        self._used_up(target, now)
+
+    def _used_up(self, target: Entry, now: float) -> None:
+        """A proposal to this entry of a mate's was granted."""
+        if not self._is_there(target):
+            return
+        if isinstance(target, PostEntry):
+            # Ask for one more than we got, as long as somebody waits: only a proposal that it declines lets the owner
+            # know that it is to tell us of room.
+            self._fill(target, now, 0)
+        else:
             self.table.remove(target)
 
     def declined(self, mate: str, message: Declined, now: float) -> None:
@@ -332,10 +351,11 @@ class Matcher:
             target.taken = True  # until its owner says that it is free
         if not message.busy and self.table.get(mate, target.rid) is target:
             self.table.remove(target)
-        self._release(proposal.entry, now, upwards=not message.busy)
+        if proposal.entry is not None:
+            self._release(proposal.entry, now, upwards=not message.busy)
 
     def mate_alive(self, mate: str) -> None:
-        """A heartbeat came: what that mate's posts were sent before is held for accepted, unless they said otherwise."""
+        """A heartbeat came: what its posts were sent before is held for accepted, unless they said otherwise."""
         for post in [post for post in self._sent_to if post.owner == mate]:
             post.settled = post.matched
             self._sent_to.remove(post)
@@ -343,7 +363,7 @@ class Matcher:
     # ---- seeking ----------------------------------------------------------------------------------------------
 
     def _seek(self, entry: Entry, now: float, *, upwards: bool = True) -> bool:
-        """Match an own waiting meet, or propose it, or let the mates know that it waits. True if it has found somebody."""
+        """Match an own waiting meet, or propose it, or let the mates know of it. True if it has found somebody."""
         assert entry.state is State.WAITING, "only what waits may seek"
         for partner in self.table.partners(entry):
             if not partner.owner and partner.state is State.WAITING:
@@ -377,8 +397,9 @@ class Matcher:
 
     def _fill(self, post: PostEntry, now: float, room: int | None = None) -> None:
         """Let our waiting meets have a post's room, first come first served."""
-        left = room if room is not None else post.backlog
-        if left <= 0 or not post.has_room:
+        # Of another's post we ask one more than there is room for: its owner then knows that we have others waiting.
+        left = post.backlog if room is None else room + 1
+        if not post.has_room:
             return
         for entry in self.table.seekers(post.me, post.datagram):
             if left <= 0 or not post.has_room:
@@ -503,7 +524,7 @@ class Matcher:
     # ---- removing ---------------------------------------------------------------------------------------------
 
     def _is_news(self, rid: bytes, n: int, now: float) -> bool:
-        """Whether an attempt that a client lodges is to be taken in. It is not if it, or a greater one, is here already."""
+        """Whether an attempt that a client lodges is to be taken in: not if it, or a greater one, is here."""
         known = self.table.own.get(rid)
         if known is not None and known.n >= n:
             return False
@@ -553,14 +574,15 @@ class Matcher:
         self.lodged.setdefault(entry.conn, {})[entry.rid] = entry
 
     def _forget(self, entry: Entry) -> None:
-        """Take an entry of ours off the table, and the proposal with it, if there is one."""
+        """Take an entry of ours off the table. A proposal of it stays until it is answered."""
         self.table.remove(entry)
         lodged = self.lodged[entry.conn]
         del lodged[entry.rid]
         if not lodged:
             del self.lodged[entry.conn]
-        if entry.proposal:
-            self.proposals.pop(entry.proposal, None)
+        proposal = self.proposals.get(entry.proposal) if entry.proposal else None
+        if proposal is not None:
+            proposal.entry = None
 
     def _remember_generation(self, post: PostEntry, now: float) -> None:
         if len(self.floors) >= MAX_FLOORS:
@@ -595,7 +617,7 @@ class Matcher:
         proposals = tuple(
             (
                 match,
-                p.entry.rid,
+                b"" if p.entry is None else p.entry.rid,
                 p.mate,
                 p.token,
                 p.target.freeze(),
@@ -629,7 +651,7 @@ class Matcher:
             if target is None:
                 kind = Entry if len(frozen) == len(Entry.__slots__) else PostEntry
                 target = kind.thaw(frozen)
-            self.proposals[match] = Proposal(self.table.own[rid], mate, target, token)
+            self.proposals[match] = Proposal(self.table.own[rid] if rid else None, mate, target, token)
         self._sent_to = []
         for owner, rid in sent_to:  # type: ignore[attr-defined]
             post = self.table.get(owner, rid)

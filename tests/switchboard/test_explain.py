@@ -1,0 +1,106 @@
+"""What an asker is told about why a meeting does not come about, and what not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trunkline.switchboard.explain import explain, resembles
+from trunkline.switchboard.table import Entry, PostEntry, Table
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "how"),
+    [
+        ("printer", "Printer", "by case only"),
+        ("printer", "printe", "by one character"),
+        ("printer", "prinker", "by one character"),
+        ("printer", "sprinter", "by one character"),
+        ("printer", "pritner", "by two characters swapped"),
+        ("printer", "plotter", ""),
+        ("printer", "printer", ""),
+        ("", "a", "by one character"),
+    ],
+)
+def test_resembles(a: str, b: str, how: str) -> None:
+    assert resembles(a, b) == how
+    assert resembles(b, a) == how
+
+
+@given(st.text(min_size=1), st.integers(0, 50), st.characters())
+def test_one_edit_always_resembles(name: str, at: int, extra: str) -> None:
+    at %= len(name) + 1
+    assert resembles(name, name[:at] + extra + name[at:])
+    shorter = name[: at - 1] + name[at:] if at else name[1:]
+    assert resembles(name, shorter)
+
+
+def table_with(*entries: Entry) -> Table:
+    table = Table()
+    for entry in entries:
+        table.add(entry)
+    return table
+
+
+def meet(rid: int, me: str, you: str, datagram: bool = False) -> Entry:
+    return Entry(bytes([rid]) * 16, 1, me, you, b"", datagram, "", 1, 0.0)
+
+
+def post(rid: int, name: str, datagram: bool = False, backlog: int = 5) -> PostEntry:
+    return PostEntry(
+        bytes([rid]) * 16,
+        1,
+        name,
+        b"",
+        datagram,
+        "",
+        1,
+        0.0,
+        backlog=backlog,
+        unique=False,
+        claim=b"",
+        generation=0,
+    )
+
+
+def test_nobody_there() -> None:
+    assert explain(Table(), "ann", "ben", datagram=False) == [
+        "nobody has posted 'ben', and nobody waits under that name for 'ann'"
+    ]
+
+
+def test_wrong_kind() -> None:
+    (line,) = explain(table_with(post(1, "ben", datagram=True)), "ann", "ben", datagram=False)
+    assert "datagrams" in line
+    (line,) = explain(table_with(meet(1, "ben", "ann")), "ann", "ben", datagram=True)
+    assert "a stream" in line
+
+
+def test_post_that_does_not_accept() -> None:
+    full = post(1, "ben", backlog=1)
+    full.matched = 1
+    (line,) = explain(table_with(full), "ann", "ben", datagram=False)
+    assert "not accepting" in line
+
+
+def test_lookalikes() -> None:
+    lines = "\n".join(
+        explain(
+            table_with(post(1, "Ben"), meet(2, "bin", "ann"), meet(3, "ben", "anne")),
+            "ann",
+            "ben",
+            datagram=False,
+        )
+    )
+    assert "'Ben' is posted" in lines
+    assert "'bin' waits for 'ann'" in lines
+    assert "'ben' waits for 'anne'" in lines
+
+
+def test_others_business_is_not_told() -> None:
+    lines = "\n".join(explain(table_with(meet(1, "ben", "carl")), "ann", "ben", datagram=False))
+    assert "carl" not in lines
+
+
+def test_a_queue_of_the_same_pair() -> None:
+    lines = explain(table_with(meet(1, "ann", "ben"), meet(2, "ann", "ben")), "ann", "ben", datagram=False)
+    assert any(line.startswith("2 requests") for line in lines)
