@@ -1,4 +1,4 @@
-"""What a client knows about each request of its callers. How they move is in `lifecycle`; who moves them, in `client`."""
+"""What a client knows about each request. How they move is in `lifecycle`; who moves them, in `lodging`."""
 
 from collections import deque
 from collections.abc import Iterable
