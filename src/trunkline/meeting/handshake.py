@@ -14,6 +14,7 @@ The machines don't judge: the owner looks the token up and calls `send_ready`, o
 connection is the user's), or in BROKEN with one `Broken` event that says why.
 """
 
+from abc import ABC, abstractmethod
 from enum import IntEnum
 from struct import Struct
 from typing import ClassVar, Final
@@ -121,7 +122,7 @@ class Broken(msgspec.Struct, frozen=True, gc=False):
 HandshakeEvent = DialShown | PeerReady | Committed | Broken
 
 
-class _Handshake:
+class _Handshake(ABC):
     """What both roles share: a buffer of less than one message, and at most one event that nobody took yet."""
 
     __slots__ = ("_buffer", "_event", "_out", "deadline", "state")
@@ -204,8 +205,9 @@ class _Handshake:
         self._buffer = self._out = b""
         self._event = Broken(error)
 
+    @abstractmethod
     def _parse(self, given: Input, message: bytes) -> HandshakeEvent:
-        raise NotImplementedError
+        """Return what a whole message says."""
 
     def snapshot(self) -> tuple[int, bytes, float | None]:
         """Return the whole state, between steps of the owner."""
