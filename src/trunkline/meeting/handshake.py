@@ -130,12 +130,12 @@ class _Handshake(ABC):
     expected: ClassVar[dict[State, tuple[Input, bytes, int]]]
     """What is read in which state: the input, how it begins, how long it is."""
 
-    def __init__(self, state: State, deadline: float | None) -> None:
+    def __init__(self, state: State, deadline: float | None, out: bytes = b"") -> None:
         self.state = state
         self.deadline = deadline
         """When to break off if the other side's next message has not come; None is never. The owner may change it."""
         self._buffer = b""
-        self._out = b""
+        self._out = out
         self._event: HandshakeEvent | None = None
 
     @property
@@ -231,8 +231,7 @@ class ActiveHandshake(_Handshake):
 
     def __init__(self, token: bytes, udp_port: int = 0, *, deadline: float | None = None) -> None:
         assert len(token) == TOKEN_SIZE, "the codec checks a token's length"
-        super().__init__(State.SHOWN, deadline)
-        self._out = DIAL + token + _PORT.pack(udp_port)
+        super().__init__(State.SHOWN, deadline, DIAL + token + _PORT.pack(udp_port))
 
     def send_commit(self) -> None:
         """Make the meeting: from the moment that `data_to_send` is sent, the connection is the user's.

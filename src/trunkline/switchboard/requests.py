@@ -100,7 +100,7 @@ class Request(ABC):
         state, self.n, lodged, matches, self.lapses, self.notes = common[5:]
         self.state = State(state)
         self.lodged = dict(lodged)
-        self.matches = {each.match: each for each in map(Rendezvous.restored, matches)}
+        self.matches = {each.told.match: each for each in map(Rendezvous.restored, matches)}
 
     @abstractmethod
     def snapshot(self) -> tuple[Any, ...]:
