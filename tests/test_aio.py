@@ -89,9 +89,7 @@ def test_either_may_come_first(first: str, loop: Loop) -> None:
 def test_two_processes_worth_of_clients(loop: Loop) -> None:
     async def main() -> None:
         async with server() as s, Switchboard(str(s.address)) as left, Switchboard([s.address]) as right:
-            (_, writer, _), (reader, writer2, _) = await asyncio.gather(
-                left.meet("a", "b"), right.meet("b", "a")
-            )
+            (_, writer, _), (reader, writer2, _) = await asyncio.gather(left.meet("a", "b"), right.meet("b", "a"))
             writer.write(b"x")
             assert await reader.readexactly(1) == b"x"
             writer.close()
@@ -112,9 +110,7 @@ def test_two_hundred_at_once(loop: Loop) -> None:
 
         async with world() as (_, board):
             pairs = [(f"a{i}", f"b{i}") for i in range(100)]
-            await asyncio.gather(
-                *(one(board, *pair) for pair in pairs), *(one(board, b, a) for a, b in pairs)
-            )
+            await asyncio.gather(*(one(board, *pair) for pair in pairs), *(one(board, b, a) for a, b in pairs))
             await nothing_waits(board)
 
     run(main, loop)
@@ -189,9 +185,7 @@ def test_streams_on_a_loop_that_is_not_asyncios(monkeypatch: pytest.MonkeyPatch)
 
     async def main() -> None:
         async with world() as (_, board), board.post("p") as post:
-            (reader, writer, peer), (reader2, writer2, _) = await asyncio.gather(
-                board.meet("a", "p"), post.accept()
-            )
+            (reader, writer, peer), (reader2, writer2, _) = await asyncio.gather(board.meet("a", "p"), post.accept())
             assert peer.name == "p"
             assert writer.get_extra_info("peer") is peer
             writer.write(b"x")

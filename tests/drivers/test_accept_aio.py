@@ -57,9 +57,7 @@ def test_all_that_dial_are_accepted(at_once: int) -> None:
     run(main)
 
 
-def test_without_descriptors_it_rests(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_descriptors_it_rests(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         came: list[socket.socket] = []
         listener = Odd()

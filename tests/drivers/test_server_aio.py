@@ -275,6 +275,35 @@ def test_two_servers_join() -> None:
     run(main)
 
 
+def test_servers_with_much_to_tell_each_other_read_while_they_write() -> None:
+    """Megabytes each way, more than the kernel's buffers hold: neither may wait for the other to read first."""
+    clients, each = 4, 1000
+
+    async def main() -> None:
+        async with server(heartbeat=30.0) as one, server(heartbeat=30.0) as two:
+            raws = []
+            for where in (one, two):
+                for _ in range(clients):
+                    raw = await Raw.hello(where.address)
+                    first = len(raws) * each
+                    raw.send(
+                        *(Meet(n.to_bytes(16), 1, f"a{n}", f"b{n}", b"c" * 1024) for n in range(first, first + each))
+                    )
+                    raws.append(raw)
+            async with server(heartbeat=30.0, join=(one.address, two.address)):
+                for raw in (raws[0], raws[-1]):
+                    while True:
+                        raw.send(AskStatus(1))
+                        status = await raw.receive()
+                        assert isinstance(status, ServerStatus)
+                        if status.foreign == clients * each:
+                            break
+                for raw in raws:
+                    await raw.close()
+
+    run(main)
+
+
 def test_a_mate_that_is_not_there_is_tried_again(unused_port: int) -> None:
     async def main() -> None:
         there = Address("127.0.0.1", unused_port)
