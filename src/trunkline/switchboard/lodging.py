@@ -203,24 +203,26 @@ class Lodgings:
             return  # it still waits with another
         self.end(request, Input.REFUSED, error, now)
 
-    def matched(self, uplink: Uplink, message: Matched, now: float) -> Down | None:
+    def matched(self, uplink: Uplink, message: Matched, now: float) -> None:
         """A server found a partner."""
         request = self._lodged_at(uplink, message.rid, message.n)
         if request is None:
-            return None  # the partner's match lapses
+            return  # the partner's match lapses
         if type(request) is MeetRequest:
             del request.lodged[uplink.conn]  # the server has forgotten it
             if request.lodged:
                 self._withdraw(request, now)
             request.advance(Input.MATCHED)
         elif message.match in request.matches:
-            return None  # said twice
+            return  # said twice
         ctx = self._ctx
         confirm_by = now + ctx.config.confirm_timeout
         rendezvous = Rendezvous(message, uplink.conn, confirm_by, datagram=request.datagram)
         request.matches[message.match] = rendezvous
         ended = self._objection(request, message, rendezvous) or self._peers.begin(rendezvous, now)
-        return None if ended is None else self.settled(ended, now)
+        if ended is not None:
+            down = self.settled(ended, now)
+            assert down is None, "the server that said this is up, so no other is looked for"
 
     def _objection(self, request: AnyRequest, message: Matched, rendezvous: Rendezvous) -> Ended | None:
         """Return what is wrong with a match, if anything is."""
