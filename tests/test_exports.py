@@ -29,11 +29,7 @@ def test_every_error_that_a_caller_may_catch_is_exported():
         "UnknownMessage",
         "VersionMismatch",
     }
-    tree = {
-        name
-        for name, value in vars(errors).items()
-        if isinstance(value, type) and issubclass(value, Exception)
-    }
+    tree = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
     assert tree - wire_only == {name for name in trunkline.__all__ if name in tree}
 
 

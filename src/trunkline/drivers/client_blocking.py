@@ -26,8 +26,8 @@ from trunkline.drivers.clock import now as clock
 from trunkline.drivers.pollers import Ready
 from trunkline.drivers.reactor import Outcome, Reactor
 from trunkline.drivers.sockets import Connection, Listeners
-from trunkline.errors import ClosedError, MeetTimeout
-from trunkline.names import Address, Secret, check_name, check_pair
+from trunkline.errors import ClosedError, LocalError, MeetTimeout
+from trunkline.names import Address, Secret
 from trunkline.switchboard.config import ClientConfig
 from trunkline.switchboard.events import (
     Accepted,
@@ -137,7 +137,6 @@ class BlockingClient:
         Raises:
             MeetTimeout, NoSwitchboard, InvalidName, TooMany: see `trunkline.meet`.
         """
-        check_pair(me, you)
         rid = os.urandom(16)
         waiter = Waiter()
         with self._lock:
@@ -167,7 +166,6 @@ class BlockingClient:
         Raises:
             NoSwitchboard, NameTaken, InvalidName, TooMany: see `trunkline.post`.
         """
-        check_name(name)
         rid = os.urandom(16)
         offer = Offer(rid, name, secret)
         standing = offer.standing
@@ -399,6 +397,8 @@ class BlockingClient:
         """
         try:
             action(argument)
+        except LocalError:
+            raise  # the caller's mistake: nothing has changed
         except BaseException as error:
             reactor, self._reactor = self._reactor, None
             if reactor is not None:
