@@ -208,9 +208,7 @@ class Row:
     cpu: list[float] = field(default_factory=list)
 
 
-def measure(
-    kinds: dict[str, MakeLoop], rounds: int, seconds: float, setting: Setting, quiet: bool
-) -> dict[str, Row]:
+def measure(kinds: dict[str, MakeLoop], rounds: int, seconds: float, setting: Setting, quiet: bool) -> dict[str, Row]:
     servers = {kind: Server(make, setting) for kind, make in kinds.items()}
     rows = {kind: Row() for kind in kinds}
     try:

@@ -23,9 +23,7 @@ hypothesis.settings.register_profile(
     database=None,
 )
 hypothesis.settings.register_profile("deep", max_examples=20_000, deadline=None, suppress_health_check=_BUSY)
-hypothesis.settings.load_profile(
-    os.environ.get("TRUNKLINE_HYPOTHESIS") or ("ci" if os.environ.get("CI") else "fast")
-)
+hypothesis.settings.load_profile(os.environ.get("TRUNKLINE_HYPOTHESIS") or ("ci" if os.environ.get("CI") else "fast"))
 
 
 def lacks_namespaces() -> str | None:

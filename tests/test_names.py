@@ -60,9 +60,7 @@ def test_addresses(text: str, host: str, port: int) -> None:
     assert Address.parse(str(address)) == address
 
 
-@pytest.mark.parametrize(
-    "text", ["", ":1", "h:x", "h:65536", "h:-1", "::1", "[::1", "[::1]x", "a b:1", "h:１"]
-)
+@pytest.mark.parametrize("text", ["", ":1", "h:x", "h:65536", "h:-1", "::1", "[::1", "[::1]x", "a b:1", "h:１"])
 def test_bad_addresses(text: str) -> None:
     with pytest.raises(InvalidAddress):
         Address.parse(text)

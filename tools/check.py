@@ -95,9 +95,7 @@ def pure_coverage(files: dict[str, dict[str, int]]) -> list[str]:
             for path, summary in files.items()
             if path == f"src/trunkline/{name}.py" or path.startswith(f"src/trunkline/{name}/")
         ]
-        statements, covered = (
-            sum(file[key] for file in inside) for key in ("num_statements", "covered_lines")
-        )
+        statements, covered = (sum(file[key] for file in inside) for key in ("num_statements", "covered_lines"))
         branches, taken = (sum(file[key] for file in inside) for key in ("num_branches", "covered_branches"))
         if statements:
             share = 100 * (covered + taken) / (statements + branches)
@@ -173,9 +171,7 @@ def prepared(version: str, interpreter: str) -> Path:
         [interpreter, "-m", "venv", "--clear", place],
         [*pip, "-c", "constraints.txt", "-e", ".[dev]"],
     ):
-        subprocess.run(
-            command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     stamp.write_text(wanted)
     return python
 

@@ -1,1 +1,79 @@
-"""Trunkline."""
+"""Trunkline connects processes by name, across machines, and keeps doing so while servers die.
+
+The layers, each a client of the one below (docs/design.md):
+
+    connect, aio, classic   what users hold: blocking, asynchronous, and under the paper's names
+    drivers                 sockets, clock, disk: the only package that touches the operating system
+    switchboard, transfer   PURE  pending requests, matching, the mesh, the client side; files by name
+    meeting                 PURE  what two peers say to each other before a connection is theirs
+    wire                    PURE  frames, message catalogue, limits
+    names, errors           PURE  values and the error tree that every layer shares
+
+``trunkline.meet`` is the whole of it for most programs; ``from trunkline import aio`` for asyncio.
+"""
+
+from trunkline.connect import (
+    Post,
+    Switchboard,
+    broadcast,
+    explain,
+    meet,
+    meet_datagram,
+    names,
+    post,
+    status,
+)
+from trunkline.drivers.sockets import Connection
+from trunkline.errors import (
+    ClosedError,
+    ConfigError,
+    DeniedError,
+    Displaced,
+    InvalidAddress,
+    InvalidName,
+    LinkClosed,
+    LocalError,
+    MeetTimeout,
+    NameTaken,
+    NoSwitchboard,
+    RemoteError,
+    ServiceUnreachable,
+    TooMany,
+    TransferFailed,
+    TrunklineError,
+    TrustError,
+)
+from trunkline.names import Address, Peer, Secret
+
+__all__ = [
+    "Address",
+    "ClosedError",
+    "ConfigError",
+    "Connection",
+    "DeniedError",
+    "Displaced",
+    "InvalidAddress",
+    "InvalidName",
+    "LinkClosed",
+    "LocalError",
+    "MeetTimeout",
+    "NameTaken",
+    "NoSwitchboard",
+    "Peer",
+    "Post",
+    "RemoteError",
+    "Secret",
+    "ServiceUnreachable",
+    "Switchboard",
+    "TooMany",
+    "TransferFailed",
+    "TrunklineError",
+    "TrustError",
+    "broadcast",
+    "explain",
+    "meet",
+    "meet_datagram",
+    "names",
+    "post",
+    "status",
+]

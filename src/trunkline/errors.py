@@ -107,7 +107,9 @@ class VersionMismatch(RemoteError):
         self.ours = ours
 
     def __str__(self) -> str:
-        return f"the other side speaks {self.theirs}, this side speaks {self.ours}: install the same major version on both"
+        return (
+            f"the other side speaks {self.theirs}, this side speaks {self.ours}: install the same major version on both"
+        )
 
 
 class FrameTooLarge(RemoteError):
@@ -248,7 +250,9 @@ class NoSwitchboard(LinkClosed, ConnectionError):
 
     def __str__(self) -> str:
         if not self.tried:
-            return "no switchboard server is known: start one with `trunkline up`, or set TRUNKLINE_SWITCHBOARDS=host:port"
+            return (
+                "no switchboard server is known: start one with `trunkline up`, or set TRUNKLINE_SWITCHBOARDS=host:port"
+            )
         shown = "; ".join(f"{address}: {why}" for address, why in self.tried[:6])
         more = f"; and {len(self.tried) - 6} more" if len(self.tried) > 6 else ""
         return (
@@ -258,7 +262,15 @@ class NoSwitchboard(LinkClosed, ConnectionError):
 
 
 class TransferFailed(LinkClosed):
-    """A file did not arrive whole; what has arrived is kept, and a new attempt resumes it."""
+    """A file did not arrive whole; what has arrived is kept, and a new attempt resumes it.
+
+    ``again`` is true when a new connection is all it takes (the link broke); false when a person must act
+    first.
+    """
+
+    def __init__(self, text: str, *, again: bool = False) -> None:
+        super().__init__(text)
+        self.again = again
 
 
 class ServiceUnreachable(LinkClosed):

@@ -9,7 +9,7 @@ import msgspec
 from trunkline.errors import InvalidAddress, InvalidName
 
 MAX_NAME: Final = 255
-"""Longest process name, in bytes of UTF-8. The limit of a DNS name and of a file name, so it fits wherever names are kept."""
+"""Longest process name, in bytes of UTF-8: the limit of a DNS name and of a file name, so it fits wherever names do."""
 
 DEFAULT_PORT: Final = 7117
 """The switchboard's default TCP port."""
@@ -27,10 +27,11 @@ def check_name(name: str) -> str:
     Raises:
         InvalidName: it is empty, longer than 255 bytes, not UTF-8, or has a control character in it.
     """
-    if isinstance(name, str) and name.isascii() and name.isprintable() and 0 < len(name) <= MAX_NAME:
+    given: object = name
+    if not isinstance(given, str):
+        raise InvalidName(given, f"a name is a str, not {type(given).__name__}")
+    if name.isascii() and name.isprintable() and 0 < len(name) <= MAX_NAME:
         return name  # nearly every name, in a quarter of a microsecond
-    if not isinstance(name, str):
-        raise InvalidName(name, f"a name is a str, not {type(name).__name__}")
     if not name:
         raise InvalidName(name, "it is empty")
     try:

@@ -309,9 +309,7 @@ class TestPolling:
         assert made.select() == [(key, WRITE)]
         assert self.told(made) == ["found"]
 
-    def test_found_after_some_polls(
-        self, made: PollingSelector, pair: Pair, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_found_after_some_polls(self, made: PollingSelector, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
         key = made.register(pair[0], READ)
         yields = itertools.count()
         monkeypatch.setattr(module, "time", Clock(SPIN / 10))
@@ -325,9 +323,7 @@ class TestPolling:
         assert made.select(1e-3) == []
         assert self.told(made) == ["missed"]
 
-    def test_blocks_after_it_missed(
-        self, made: PollingSelector, pair: Pair, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_blocks_after_it_missed(self, made: PollingSelector, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
         key = made.register(pair[0], READ)
         monkeypatch.setattr(module, "time", Clock(SPIN * 2))
         monkeypatch.setattr(module, "_yield", lambda: pair[1].send(b"x"))
@@ -375,9 +371,7 @@ class TestPolling:
         assert self.told(made) == []
 
     @pytest.mark.parametrize(("spin", "cores"), [(0.0, 2), (SPIN, 1)])
-    def test_off_reads_no_clock(
-        self, spin: float, cores: int, pair: Pair, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_off_reads_no_clock(self, spin: float, cores: int, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "time", None)
         with PollingSelector(spin, cores=cores) as made:
             key = made.register(pair[0], WRITE)

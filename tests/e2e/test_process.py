@@ -29,9 +29,7 @@ def state(pid: int) -> str:
 
 
 def test_a_line_is_found_once_and_in_order() -> None:
-    with python(
-        "print('a 1'); print('b'); print('a 2'); import sys; print('a 3', file=sys.stderr)"
-    ) as process:
+    with python("print('a 1'); print('b'); print('a 2'); import sys; print('a 3', file=sys.stderr)") as process:
         assert process.wait_for_line(r"a (\d)").group(1) == "1"
         assert process.wait_for_line(r"a (\d)").group(1) in "23"  # the two outputs may come in either order
         assert process.wait_for_line(r"a (\d)").group(1) in "23"

@@ -43,9 +43,7 @@ class Mesh:
 
     def start(self, name: str, join: str = "", incarnation: int = 1, port: int | None = None) -> None:
         address = Address(name, port or 7117)
-        config = ServerConfig(
-            id=name, address=address, join=tuple(Address(j, 7117) for j in join), **self.settings
-        )
+        config = ServerConfig(id=name, address=address, join=tuple(Address(j, 7117) for j in join), **self.settings)
         seed = name.encode() * 16
         self.servers[name] = Server(config, seed=seed, incarnation=incarnation, epoch=1000.0, now=self.now)
         self.step(name, Tick())
@@ -158,9 +156,7 @@ class Mesh:
 
         end = self.now + seconds
         while True:
-            due = [
-                (d, n) for n, s in self.servers.items() if (d := s.next_deadline()) is not None and d <= end
-            ]
+            due = [(d, n) for n, s in self.servers.items() if (d := s.next_deadline()) is not None and d <= end]
             if not due:
                 break
             at, name = min(due)

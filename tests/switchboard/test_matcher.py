@@ -1,4 +1,4 @@
-"""Matching by one server and by several, as traces of the paper's figures: who is matched, and for how many messages."""
+"""Matching by one server and by several, as traces of the paper's figures, with their messages counted."""
 
 from itertools import permutations
 
@@ -315,9 +315,7 @@ class TestUniqueNames:
             (first, post("vault", unique=True, secret=b"1" * 16)),
             (second, post("vault", rid=b"2" * 16, unique=True, secret=b"2" * 16)),
         )
-        assert (
-            mesh.take(first, Refused).code == Displaced.code
-        )  # same generation: the greater server id stays
+        assert mesh.take(first, Refused).code == Displaced.code  # same generation: the greater server id stays
         assert not mesh.got(second, Refused)
         assert sum(s._matcher.table.counts()[1] for s in mesh.servers.values()) == 1
 

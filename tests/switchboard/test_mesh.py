@@ -49,9 +49,7 @@ class TestJoining:
 
     def test_a_join_list_that_names_itself(self) -> None:
         mesh = Mesh("a")
-        config = ServerConfig(
-            id="me", address=Address("elsewhere", 1), join=(Address("me", 7117), Address("a", 7117))
-        )
+        config = ServerConfig(id="me", address=Address("elsewhere", 1), join=(Address("me", 7117), Address("a", 7117)))
         mesh.servers["me"] = Server(config, seed=b"m" * 16, incarnation=1, epoch=0, now=0)
         from trunkline.switchboard.events import Tick
 

@@ -63,9 +63,7 @@ KINDS = get_args(AnyMessage)
 
 
 class TestAdmission:
-    @pytest.mark.parametrize(
-        ("kind", "role"), list(product(KINDS, Role)), ids=lambda x: getattr(x, "__name__", str(x))
-    )
+    @pytest.mark.parametrize(("kind", "role"), list(product(KINDS, Role)), ids=lambda x: getattr(x, "__name__", str(x)))
     def test_every_message_in_every_role_is_legal_or_named_illegal(self, kind: type, role: Role) -> None:
         mesh = Mesh("ab")
         server = mesh.servers["a"]

@@ -28,9 +28,7 @@ def possible(world: "World") -> list[tuple[Any, ...]]:
     spec = world.spec
     if spec.restart:
         found += [
-            ("restart", site)
-            for site in range(spec.servers)
-            if not world.is_up(site) and world.incarnations[site] == 1
+            ("restart", site) for site in range(spec.servers) if not world.is_up(site) and world.incarnations[site] == 1
         ]
     if world.left <= 0:
         return found

@@ -55,9 +55,7 @@ def record(report: Report, spec: Spec, rule: str = "") -> Recording:
     """Return the recording of an explored run that failed; ``spec`` is the one that was explored."""
     assert report.failure is not None, "only a failing run is worth keeping"
     failure = report.failure
-    return Recording(
-        invariant=failure.invariant, text=failure.text, rule=rule, spec=spec, actions=failure.actions
-    )
+    return Recording(invariant=failure.invariant, text=failure.text, rule=rule, spec=spec, actions=failure.actions)
 
 
 def record_plan(report: Report, plan: Plan, rule: str = "") -> Recording:
@@ -176,5 +174,3 @@ def _minimise(items: Any, fails: Any, seconds: float) -> tuple[Any, ...]:
                 at += size
         size //= 2
     return kept
-
-

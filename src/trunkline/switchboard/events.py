@@ -162,7 +162,7 @@ class PeerOpened(Event, frozen=True):
 
     conn: int
     udp_port: int = 0
-    """For a datagram meeting: the port of the UDP socket that the driver bound to the connection's own local address."""
+    """For a datagram meeting: the port of the UDP socket that the driver bound to the connection's local address."""
 
 
 class PeerBound(Event, frozen=True):

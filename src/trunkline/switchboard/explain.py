@@ -59,16 +59,10 @@ def _meets(table: Table, me: str, you: str, *, datagram: bool) -> list[str]:
     lines = []
     waiting_for_me = table.seekers(me, datagram)
     if any(entry.me == you for entry in waiting_for_me):
-        lines.append(
-            f"{you!r} waits for {me!r}: a meeting is being made, or the two could not reach each other"
-        )
+        lines.append(f"{you!r} waits for {me!r}: a meeting is being made, or the two could not reach each other")
     if any(entry.me == you for entry in table.seekers(me, not datagram)):
-        lines.append(
-            f"{you!r} waits for {me!r}, but for {_kind(not datagram)}, and you ask for {_kind(datagram)}"
-        )
-    same = [
-        entry for entry in table.seekers(you, datagram) if entry.me == me and entry.state is not State.GONE
-    ]
+        lines.append(f"{you!r} waits for {me!r}, but for {_kind(not datagram)}, and you ask for {_kind(datagram)}")
+    same = [entry for entry in table.seekers(you, datagram) if entry.me == me and entry.state is not State.GONE]
     if len(same) > 1:
         lines.append(f"{len(same)} requests of {me!r} for {you!r} wait; they are served in order of arrival")
     return lines

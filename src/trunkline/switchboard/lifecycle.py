@@ -97,9 +97,7 @@ _MEETINGS_ONLY: Final = "the matches of a post have lives of their own"
 _OVER: Final = "the request is over and forgotten"
 
 
-def _illegal(
-    reasons: dict[State, dict[Input, str]], always: dict[Input, str]
-) -> dict[tuple[State, Input], str]:
+def _illegal(reasons: dict[State, dict[Input, str]], always: dict[Input, str]) -> dict[tuple[State, Input], str]:
     named = {(state, given): why for state in reasons for given, why in always.items()}
     named.update({(state, given): why for state, inputs in reasons.items() for given, why in inputs.items()})
     named.update({(State.DONE, given): _OVER for given in Input})

@@ -1,4 +1,6 @@
-"""Matching and replication: who is matched with whom, by one server or by two (docs/spec/switchboard.md sections 3 to 5).
+"""Matching and replication: who is matched with whom, by one server or by two.
+
+See docs/spec/switchboard.md sections 3 to 5.
 
 Theory of operation. Every server knows every waiting entry. An entry belongs to the server that its client lodged it
 with, the owner, and nobody else may commit it or say that it is gone. A match between two of our own entries is
@@ -150,9 +152,7 @@ class Matcher:
     def withdraw(self, conn: int, message: Withdraw, now: float) -> None:
         """Remove what the client withdraws."""
         entry = self.lodged.get(conn, _NOTHING).get(message.rid)
-        if (
-            entry is not None and entry.n <= message.n
-        ):  # else it was matched, or lodged anew, before this came
+        if entry is not None and entry.n <= message.n:  # else it was matched, or lodged anew, before this came
             self._drop_own([entry], now)
 
     def settle(self, conn: int, message: Settled, now: float) -> None:
@@ -355,7 +355,7 @@ class Matcher:
             self._release(proposal.entry, now, upwards=not message.busy)
 
     def mate_alive(self, mate: str) -> None:
-        """A heartbeat came: what that mate's posts were sent before is held for accepted, unless they said otherwise."""
+        """A heartbeat came: what its posts were sent before is held for accepted, unless they said otherwise."""
         for post in [post for post in self._sent_to if post.owner == mate]:
             post.settled = post.matched
             self._sent_to.remove(post)
@@ -363,7 +363,7 @@ class Matcher:
     # ---- seeking ----------------------------------------------------------------------------------------------
 
     def _seek(self, entry: Entry, now: float, *, upwards: bool = True) -> bool:
-        """Match an own waiting meet, or propose it, or let the mates know that it waits. True if it has found somebody."""
+        """Match an own waiting meet, or propose it, or let the mates know of it. True if it has found somebody."""
         assert entry.state is State.WAITING, "only what waits may seek"
         for partner in self.table.partners(entry):
             if not partner.owner and partner.state is State.WAITING:
@@ -524,7 +524,7 @@ class Matcher:
     # ---- removing ---------------------------------------------------------------------------------------------
 
     def _is_news(self, rid: bytes, n: int, now: float) -> bool:
-        """Whether an attempt that a client lodges is to be taken in. It is not if it, or a greater one, is here already."""
+        """Whether an attempt that a client lodges is to be taken in: not if it, or a greater one, is here."""
         known = self.table.own.get(rid)
         if known is not None and known.n >= n:
             return False
@@ -617,7 +617,7 @@ class Matcher:
         proposals = tuple(
             (
                 match,
-                p.entry and p.entry.rid,
+                b"" if p.entry is None else p.entry.rid,
                 p.mate,
                 p.token,
                 p.target.freeze(),

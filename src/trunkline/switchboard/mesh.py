@@ -161,9 +161,7 @@ class Mesh:
         if old is None or known is None:
             return True
         if known.address != them.address:
-            self._refuse(
-                conn, NameTaken(them.id, f"it is the id of the server at {known.address}; choose another")
-            )
+            self._refuse(conn, NameTaken(them.id, f"it is the id of the server at {known.address}; choose another"))
             return False
         if them.incarnation < known.incarnation:
             self._turn_away(conn, "a later incarnation of it is connected", dialled=dialled)
@@ -189,9 +187,7 @@ class Mesh:
         self.out.append(Send(conn, Goodbye(error.code, str(error))))
         self.out.append(Close(conn, str(error)))
 
-    def _link(
-        self, conn: int, them: Member, members: tuple[Member, ...], *, dialled: bool, now: float
-    ) -> None:
+    def _link(self, conn: int, them: Member, members: tuple[Member, ...], *, dialled: bool, now: float) -> None:
         is_new = them.id not in self.members
         self.links[them.id] = conn
         self._by_conn[conn] = them.id

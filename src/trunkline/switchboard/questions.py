@@ -69,17 +69,11 @@ class Questions:
     def answered(self, conn: int, answer: Answer) -> bytes:
         """An answer came. Return the rid if the question was the client's own."""
         question = self.open.get(answer.query)
-        if (
-            question is None
-            or question.conn != conn
-            or type(answer) is not _ANSWERED_BY[type(question.message)]
-        ):
+        if question is None or question.conn != conn or type(answer) is not _ANSWERED_BY[type(question.message)]:
             return b""  # given up meanwhile, or nobody asked that
         self.forget(answer.query)
         if not question.rid:
-            self._ctx.out.append(
-                Answered(question.number, msgspec.structs.replace(answer, query=question.number))
-            )
+            self._ctx.out.append(Answered(question.number, msgspec.structs.replace(answer, query=question.number)))
         return question.rid
 
     def lost(self, conn: int) -> None:

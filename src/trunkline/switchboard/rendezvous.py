@@ -256,9 +256,7 @@ class Peers:
         assert dialling is not None, "the passive side has no other timer"
         for conn in dialling.expired(now):
             self._ctx.out.append(PeerClose(conn))
-            ended = self._failed(
-                rendezvous, conn, f"no answer within {self._ctx.config.dial_timeout:g} s", now
-            )
+            ended = self._failed(rendezvous, conn, f"no answer within {self._ctx.config.dial_timeout:g} s", now)
             if ended is not None:
                 return ended
         return self._dial(rendezvous, now)
@@ -386,6 +384,4 @@ class Peers:
 
 def describe(errors: list[tuple[Candidate, str]]) -> str:
     """Return what dialling came to, for people."""
-    return (
-        "; ".join(f"{candidate}: {reason}" for candidate, reason in errors) or "no candidate could be dialled"
-    )
+    return "; ".join(f"{candidate}: {reason}" for candidate, reason in errors) or "no candidate could be dialled"

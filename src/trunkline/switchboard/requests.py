@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, final
 
 from trunkline.names import Secret
 from trunkline.switchboard import lifecycle
@@ -38,9 +38,7 @@ class Request:
     table: ClassVar[lifecycle.Table]
     illegal: ClassVar[dict[tuple[State, Input], str]]
 
-    def __init__(
-        self, rid: bytes, candidates: bytes, deadline: float | None, now: float, *, datagram: bool
-    ) -> None:
+    def __init__(self, rid: bytes, candidates: bytes, deadline: float | None, now: float, *, datagram: bool) -> None:
         self.rid = rid
         self.candidates = candidates
         self.deadline = deadline
@@ -108,6 +106,7 @@ class Request:
         raise NotImplementedError
 
 
+@final
 class MeetRequest(Request):
     """A call of meet(me, you)."""
 
@@ -143,6 +142,7 @@ class MeetRequest(Request):
         return self
 
 
+@final
 class PostRequest(Request):
     """A standing offer."""
 

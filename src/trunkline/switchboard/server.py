@@ -115,9 +115,7 @@ class Server:
     The first event is `Tick`, on which it dials the servers that it is to join.
     """
 
-    def __init__(
-        self, config: ServerConfig, *, seed: bytes, incarnation: int, epoch: float, now: float
-    ) -> None:
+    def __init__(self, config: ServerConfig, *, seed: bytes, incarnation: int, epoch: float, now: float) -> None:
         self.config = config
         self._started = now
         self._mesh = Mesh(config, Draw(seed + b"mesh"), incarnation, now)
@@ -310,9 +308,7 @@ class Server:
         if lodged is None or len(lodged) < self.config.max_requests:
             return False
         error = TooMany("requests lodged by one client", self.config.max_requests)
-        self.out.append(
-            Send(party.conn, Refused(message.rid, message.n, error.code, str(error), error.limit))
-        )
+        self.out.append(Send(party.conn, Refused(message.rid, message.n, error.code, str(error), error.limit)))
         return True
 
     def _on_withdraw(self, party: Party, message: Withdraw) -> None:
@@ -325,21 +321,15 @@ class Server:
         lines: list[str] = []
         if self._may_spend(party, QUESTION_RATE):
             lines = explain(self._matcher.table, message.me, message.you, datagram=message.datagram)
-            lines += [
-                f"the server {server!r} can't be reached by {self.config.id!r}"
-                for server in self._mesh.missing
-            ]
+            lines += [f"the server {server!r} can't be reached by {self.config.id!r}" for server in self._mesh.missing]
         else:
             lines = [f"too many questions: the limit is {QUESTION_RATE:g} in a second"]
-        self.out.append(
-            Send(party.conn, Explanation(message.query, tuple(line[:MAX_TEXT] for line in lines[:16])))
-        )
+        self.out.append(Send(party.conn, Explanation(message.query, tuple(line[:MAX_TEXT] for line in lines[:16]))))
 
     def _on_list_names(self, party: Party, message: ListNames) -> None:
         found, more = self._matcher.table.names(message.prefix, message.after, MAX_NAMES)
         names = tuple(
-            PostedName(name, len(posts), any(post.unique for post in posts), kind)
-            for (name, kind), posts in found
+            PostedName(name, len(posts), any(post.unique for post in posts), kind) for (name, kind), posts in found
         )
         self.out.append(Send(party.conn, NameList(message.query, names, more)))
 
@@ -460,8 +450,7 @@ class Server:
     def snapshot(self) -> Hashable:
         """Return the whole state as nested tuples, equal for equal states."""
         parties = tuple(
-            tuple(getattr(party, name) for name in Party.__slots__)
-            for _, party in sorted(self._parties.items())
+            tuple(getattr(party, name) for name in Party.__slots__) for _, party in sorted(self._parties.items())
         )
         return (
             parties,

@@ -1,4 +1,6 @@
-"""The pending table: what is lodged, here and with the mates, and who matches whom (docs/spec/switchboard.md section 3).
+"""The pending table: what is lodged, here and with the mates, and who matches whom.
+
+See docs/spec/switchboard.md section 3.
 
 Rule 1: an entry is one attempt. At most one attempt of a request is *ours*; others may own further copies.
 Rule 2: indexes hold every entry that may still match; removing an entry takes it out of all of them at once.
@@ -98,8 +100,8 @@ class Entry:
         self.proposal = b""
         """The match id of our proposal while RESERVED."""
         self.taken = False
-        """Another's entry that is not to be proposed to now: it was matched, though its owner has not said so yet, or its
-        owner said that it is busy. Its owner propagates it again if it becomes free."""
+        """Another's entry that is not to be proposed to now: it was matched, though its owner has not said so
+        yet, or its owner said that it is busy. Its owner propagates it again if it becomes free."""
         self.busy: tuple[str, ...] = ()
         """Servers whose proposals were declined because this was reserved (or full): they are told when it is free."""
 
@@ -276,7 +278,7 @@ class Table:
         return list(self._posts.get((name, datagram), ()))
 
     def choose(self, name: str, datagram: bool) -> PostEntry | None:
-        """Choose a post for one more client: fewest unaccepted first, then the one that waited longest for its turn."""
+        """Choose a post for one more client: fewest unaccepted first, then the longest without a turn."""
         pool = self.pool(name, datagram)
         if len(pool) == 1:
             return pool[0] if pool[0].has_room else None
@@ -289,7 +291,7 @@ class Table:
         return chosen
 
     def names(self, prefix: str, after: str, limit: int) -> tuple[list[tuple[Key, list[PostEntry]]], bool]:
-        """Return up to ``limit`` posted names under ``prefix`` that come after ``after``, and whether there are more."""
+        """Return up to ``limit`` posted names under ``prefix`` after ``after``, and whether there are more."""
         if after >= prefix and after:
             at = bisect.bisect_right(self._names, (after, True))
         else:

@@ -348,27 +348,9 @@ class Leaving(Message, frozen=True, tag=49):
 
 ClientMessage = Hello | Meet | Post | Withdraw | Settled | Explain | ListNames | AskStatus | Broadcast
 ServerMessage = (
-    Welcome
-    | Matched
-    | Posted
-    | Refused
-    | Explanation
-    | NameList
-    | ServerStatus
-    | Notice
-    | Members
-    | Elsewhere
+    Welcome | Matched | Posted | Refused | Explanation | NameList | ServerStatus | Notice | Members | Elsewhere
 )
 MateMessage = (
-    MateHello
-    | MateWelcome
-    | Propagated
-    | Removed
-    | Propose
-    | Granted
-    | Declined
-    | MateNotice
-    | MateAlive
-    | Leaving
+    MateHello | MateWelcome | Propagated | Removed | Propose | Granted | Declined | MateNotice | MateAlive | Leaving
 )
 AnyMessage = Alive | Goodbye | ClientMessage | ServerMessage | MateMessage

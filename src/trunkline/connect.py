@@ -1,0 +1,288 @@
+"""The blocking face: sockets by name, for programs with threads or without.
+
+`Switchboard` holds a configuration and does everything; the functions of this module do the same with a default one,
+which reads its settings from the environment and TRUNKLINE_HOME when it is first used.
+"""
+
+import functools
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+
+from trunkline.drivers.addresses import place
+from trunkline.drivers.client_blocking import BlockingClient, Offer
+from trunkline.drivers.home import Home
+from trunkline.drivers.sockets import Connection
+from trunkline.errors import ConfigError
+from trunkline.names import Address, Secret, check_name, check_pair
+from trunkline.switchboard.config import ClientConfig
+from trunkline.wire.limits import MAX_BACKLOG, MAX_NOTICE, MAX_SECRET
+from trunkline.wire.messages import (
+    AskStatus,
+    Explain,
+    Explanation,
+    ListNames,
+    NameList,
+    PostedName,
+    ServerStatus,
+)
+
+ANSWER_TIMEOUT: Final = 10.0
+"""Seconds that a question to a server may take by default."""
+
+
+class Post:
+    """A standing offer under a name: whoever meets the name gets a connection to us.
+
+    Close it, or use it in a ``with`` block; iterating accepts for ever. Any number of threads may accept.
+    """
+
+    def __init__(self, client: BlockingClient, offer: Offer) -> None:
+        self._client = client
+        self._offer = offer
+
+    @property
+    def name(self) -> str:
+        """The name that is posted."""
+        return self._offer.name
+
+    @property
+    def secret(self) -> Secret | None:
+        """For a unique name, what takes it over later: give it to `post` as ``secret``."""
+        return self._offer.secret
+
+    @property
+    def generation(self) -> int:
+        """For a unique name, how often it has changed hands; 0 for others."""
+        return self._offer.generation
+
+    def accept(self, timeout: float | None = None) -> Connection:
+        """Return a connection to the next client, in the order in which they came.
+
+        Args:
+            timeout: seconds to wait; None waits for ever, 0 doesn't wait.
+
+        Raises:
+            MeetTimeout: nobody came in time.
+            Displaced: somebody took the unique name over.
+            ClosedError: the post was closed.
+        """
+        return self._client.accept(self._offer, timeout)
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while a client waits, for select, poll or an event loop.
+
+        Only wait on it; don't read from it. The next `accept` then returns at once, or raises why the post is over.
+
+        Raises:
+            ClosedError: the post was closed.
+        """
+        return self._client.bell(self._offer)
+
+    def close(self) -> None:
+        """Take the offer back. Clients that were not accepted read EOF. Closing twice does nothing."""
+        self._client.close_post(self._offer)
+
+    def __iter__(self) -> Iterator[Connection]:
+        while True:
+            yield self.accept()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Post {self.name!r}>"
+
+
+class Switchboard:
+    """The switchboard as this process uses it: where its servers are, and how patiently to wait for them.
+
+    All threads may use one object; it keeps one connection to a server, one listener, and one helper thread that
+    keeps heartbeats going while the callers compute. Nothing is opened before the first use. A child of a fork starts
+    afresh; posts stay the parent's.
+
+    Args:
+        servers: addresses of servers, ``host:port``, best first; by default what TRUNKLINE_SWITCHBOARDS, the settings
+            file and the host list say.
+        home: the folder of settings and host list; by default TRUNKLINE_HOME or the platform's.
+        advertise: addresses at which peers on other hosts can dial this process, instead of what the kernel says.
+        timings: settings of `trunkline.switchboard.config.ClientConfig` to change; ``servers`` and ``place`` in it
+            are overruled.
+    """
+
+    def __init__(
+        self,
+        servers: Iterable[str | Address] | str | Address | None = None,
+        *,
+        home: str | Path | None = None,
+        advertise: Iterable[str] | None = None,
+        timings: ClientConfig | None = None,
+    ) -> None:
+        self._servers = _addresses(servers)
+        self._home_path = home
+        self._home: Home | None = None
+        self._advertise = None if advertise is None else tuple(advertise)
+        self._timings = timings or ClientConfig()
+        self._client = BlockingClient(self._configure, self._remember)
+
+    def _configure(self) -> tuple[ClientConfig, tuple[str, ...] | None]:
+        home = self._home = Home(self._home_path)
+        servers = home.switchboards() if self._servers is None else self._servers
+        advertise = home.settings().advertise if self._advertise is None else self._advertise
+        return msgspec.structs.replace(self._timings, servers=servers, place=place()), advertise
+
+    def _remember(self, servers: tuple[Address, ...]) -> None:
+        if self._home is not None:
+            self._home.remember(servers)
+
+    def meet(self, me: str, you: str, *, timeout: float | None = None) -> Connection:
+        """Return a socket that is connected to the process which calls ``meet(you, me)``, or which posts ``you``.
+
+        It blocks, Nagle's algorithm is off, and nothing that the peer sends on it is read by us.
+
+        Args:
+            me: what this process calls itself.
+            you: what the other calls itself.
+            timeout: seconds to wait for it; None waits as long as it takes.
+
+        Raises:
+            InvalidName: a name can't be used, or both are the same.
+            MeetTimeout: it didn't come in time; the error says what the switchboard knows about that.
+            NoSwitchboard: no server could be reached.
+            TooMany: a server's cap is reached.
+        """
+        return self._client.meet(me, you, timeout)
+
+    def meet_datagram(self, me: str, you: str, *, timeout: float | None = None) -> Connection:
+        """Do what `meet` does with a connected UDP socket: what is sent on it may be lost, doubled or overtaken."""
+        return self._client.meet(me, you, timeout, datagram=True)
+
+    def post(
+        self,
+        name: str,
+        *,
+        unique: bool = False,
+        secret: Secret | bytes | None = None,
+        backlog: int = 128,
+        datagram: bool = False,
+    ) -> Post:
+        """Offer connections under ``name`` to whoever meets it; return when a server has taken the offer.
+
+        Several processes may post one name: clients are spread over them.
+
+        Args:
+            name: what to be called.
+            unique: be the only one. If somebody already is, this fails, unless ``secret`` proves that it was us.
+            secret: what an earlier unique post of this name returned as `Post.secret`.
+            backlog: most clients that wait for `Post.accept` at once, 1 to 4096.
+            datagram: offer connected UDP sockets, for `meet_datagram`.
+
+        Raises:
+            InvalidName: the name can't be used.
+            NameTaken: it is held by another, or was asked for as unique while others post it.
+            NoSwitchboard: no server could be reached.
+            ValueError: ``backlog`` or ``secret`` is out of its limits.
+        """
+        if not 1 <= backlog <= MAX_BACKLOG:
+            raise ValueError(f"a backlog of {backlog} is out of the limits: 1 to {MAX_BACKLOG}")
+        if isinstance(secret, bytes):
+            secret = Secret(secret)
+        if secret is not None and not 1 <= len(secret.reveal()) <= MAX_SECRET:
+            raise ValueError(f"a secret has 1 to {MAX_SECRET} bytes")
+        if unique and secret is None:
+            secret = Secret(os.urandom(32))
+        offer = self._client.post(name, unique=unique, secret=secret, backlog=backlog, datagram=datagram)
+        return Post(self._client, offer)
+
+    def names(self, prefix: str = "", *, timeout: float | None = ANSWER_TIMEOUT) -> list[PostedName]:
+        """Return what is posted under names that begin with ``prefix``, in order.
+
+        Raises:
+            NoSwitchboard: no server could be reached.
+        """
+        if prefix:
+            check_name(prefix)
+        found: list[PostedName] = []
+        while True:
+            after = found[-1].name if found else ""
+            answer = self._client.ask(functools.partial(ListNames, prefix=prefix, after=after), timeout)
+            assert isinstance(answer, NameList), "the machine lets no other answer through"
+            found += answer.names
+            if not answer.more or not answer.names:
+                return found
+
+    def status(self, *, timeout: float | None = ANSWER_TIMEOUT) -> ServerStatus:
+        """Return how the server that we are connected to is.
+
+        Raises:
+            NoSwitchboard: no server could be reached.
+        """
+        answer = self._client.ask(AskStatus, timeout)
+        assert isinstance(answer, ServerStatus), "the machine lets no other answer through"
+        return answer
+
+    def explain(
+        self, me: str, you: str, *, datagram: bool = False, timeout: float | None = ANSWER_TIMEOUT
+    ) -> tuple[str, ...]:
+        """Return why ``meet(me, you)`` would wait: a line for each thing that may be the reason.
+
+        Raises:
+            InvalidName: a name can't be used.
+            NoSwitchboard: no server could be reached.
+        """
+        check_pair(me, you)
+        answer = self._client.ask(functools.partial(Explain, me=me, you=you, datagram=datagram), timeout)
+        assert isinstance(answer, Explanation), "the machine lets no other answer through"
+        return answer.lines
+
+    def broadcast(self, payload: bytes) -> None:
+        """Send a notice to every client that wants notices: it may be lost, and the servers limit its rate.
+
+        Raises:
+            ValueError: it is longer than 512 bytes.
+        """
+        if len(payload) > MAX_NOTICE:
+            raise ValueError(f"a notice of {len(payload)} bytes exceeds the limit of {MAX_NOTICE}")
+        self._client.announce(bytes(payload))
+
+    def close(self) -> None:
+        """Withdraw what is wanted, end what is posted, close what is open. A later call starts afresh."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _addresses(servers: Iterable[str | Address] | str | Address | None) -> tuple[Address, ...] | None:
+    if servers is None:
+        return None
+    given = [servers] if isinstance(servers, str | Address) else list(servers)
+    if not given:
+        raise ConfigError("the list of servers is empty; leave it out to use the settings")
+    return tuple(Address.parse(server) if isinstance(server, str) else server for server in given)
+
+
+default: Final = Switchboard()
+"""The one that the functions of this module use."""
+
+meet = default.meet
+meet_datagram = default.meet_datagram
+post = default.post
+names = default.names
+status = default.status
+explain = default.explain
+broadcast = default.broadcast

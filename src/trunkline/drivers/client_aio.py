@@ -1,0 +1,391 @@
+"""The client side of the switchboard in asyncio: runs one `Client` machine on one event loop."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import weakref
+from collections.abc import AsyncGenerator, Callable
+from typing import Final, Protocol, assert_never
+
+from trunkline.drivers.accept_aio import Acceptor
+from trunkline.drivers.channel_aio import MATE_OUTPUT, Channel, Pump, connect, reason
+from trunkline.drivers.clock import now
+from trunkline.drivers.peers_aio import PeerSockets
+from trunkline.drivers.runner_aio import Runner
+from trunkline.drivers.sockets import Connection, Listeners
+from trunkline.errors import ClosedError, RemoteError
+from trunkline.names import Address
+from trunkline.switchboard.client import Client
+from trunkline.switchboard.config import ClientConfig
+from trunkline.switchboard.events import (
+    Answered,
+    Asked,
+    Cancelled,
+    CandidatesChanged,
+    ClientEffect,
+    ClientEvent,
+    Close,
+    Delivered,
+    Dial,
+    Failed,
+    Log,
+    Lost,
+    MeetWanted,
+    Noticed,
+    Opened,
+    PeerBind,
+    PeerClose,
+    PeerDial,
+    PeerSend,
+    PostStands,
+    PostWanted,
+    Received,
+    Remember,
+    Send,
+    Stop,
+    Tick,
+)
+from trunkline.wire.codec import encode_candidates
+from trunkline.wire.limits import MAX_TEXT
+from trunkline.wire.messages import AnyMessage, Goodbye
+
+CALM: Final = 2
+"""Up to so many requests under way, each step writes at once: the loop would go round once more to write later. With
+more, there is something to gather."""
+
+ADDRESSES_FRESH: Final = 10.0
+"""Seconds for which this host's addresses are taken to be what they were."""
+
+_log: Final = logging.getLogger("trunkline")
+
+
+class Sink(Protocol):
+    """Who asked for a request and gets what comes of it."""
+
+    lasting: bool
+    """Whether more may come after the first connection: a post."""
+
+    def delivered(self, conn: Connection) -> None:
+        """A meeting is made; the sink owns the connection now."""
+
+    def failed(self, error: Exception) -> None:
+        """The request is over."""
+
+    def stands(self, generation: int) -> None:
+        """A server has taken the post."""
+
+
+class AsyncClient:
+    """One client machine with its sockets, on the running event loop.
+
+    It opens nothing before it is needed, and stays connected between meetings. It closes when `close` is called or
+    when the loop shuts its async generators down, as `asyncio.run` does at its end.
+
+    Args:
+        config: the machine's settings.
+        remember: called with the servers to look for at the next start.
+        addresses: offered to peers on other hosts instead of what the kernel says.
+        noticed: called with each broadcast, if ``config`` asks for them.
+    """
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        *,
+        remember: Callable[[tuple[Address, ...]], None],
+        addresses: tuple[str, ...] | None = None,
+        noticed: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.closed = False
+        self._dial_timeout = config.dial_timeout
+        self._remember = remember
+        self._addresses = addresses
+        self._noticed = noticed
+        self._machine = Client(config, seed=secrets.token_bytes(32), now=now())
+        self._pump = Pump(self.loop)
+        self._runner: Runner[ClientEvent, ClientEffect] = Runner(
+            self.loop, self._machine, carry_out=self._carry_out, settle=self._settle, tick=Tick()
+        )
+        self._peers = PeerSockets(self.loop, self._machine, self._runner.step)
+        self._listeners: Listeners | None = None
+        self._acceptor: Acceptor | None = None
+        self._channels: dict[int, Channel] = {}
+        self._dials: dict[int, asyncio.Task[None]] = {}
+        self._sinks: dict[bytes, Sink] = {}
+        self._questions: dict[int, asyncio.Future[AnyMessage]] = {}
+        self._query = 0
+        self._stream_at = self._datagram_at = b""
+        self._looked_at = 0.0
+        self._keeper = self._keep()
+        # Started by hand, up to its yield, so that the loop knows it and closes it at the end.
+        with contextlib.suppress(StopIteration):
+            self._keeper.asend(None).send(None)
+        _everyone.add(self)
+        if config.notices:
+            self._runner.step(Tick())  # it looks for a server at once
+
+    # ---- what callers ask for -------------------------------------------------------------------------------
+
+    def meet(self, sink: Sink, me: str, you: str, *, seconds: float | None, datagram: bool = False) -> bytes:
+        """Want a meeting; return the request's id."""
+        at = self._where(datagram=datagram)
+        deadline = None if seconds is None else now() + seconds
+        rid = self._new(sink)
+        self._runner.step(MeetWanted(rid, me, you, at, deadline, datagram))
+        return rid
+
+    def post(self, sink: Sink, wanted: Callable[[bytes, bytes], PostWanted], *, datagram: bool) -> bytes:
+        """Want a post; ``wanted`` makes the event from the request's id and our candidates. Return the id."""
+        at = self._where(datagram=datagram)
+        rid = self._new(sink)
+        self._runner.step(wanted(rid, at))
+        return rid
+
+    def cancel(self, rid: bytes) -> None:
+        """Want it no longer. Nothing happens if it is over already."""
+        if self._sinks.pop(rid, None) is not None and not self.closed:
+            self._runner.step(Cancelled(rid))
+
+    def tell(self, event: ClientEvent) -> None:
+        """Feed an event that nothing comes back from."""
+        if not self.closed:
+            self._runner.step(event)
+
+    async def ask(self, question: Callable[[int], AnyMessage], seconds: float | None) -> AnyMessage:
+        """Ask a server; ``question`` makes the message from the number given to it.
+
+        Raises:
+            NoSwitchboard: there is none.
+            TrunklineError: what else kept it from being answered.
+        """
+        self.check_open()
+        self._query += 1
+        query = self._query
+        answer: asyncio.Future[AnyMessage] = self.loop.create_future()
+        self._questions[query] = answer
+        try:
+            self._runner.step(Asked(question(query), None if seconds is None else now() + seconds))
+            return await answer
+        finally:
+            self._questions.pop(query, None)
+
+    def close(self) -> None:
+        """Withdraw what is wanted, say goodbye, close everything. Closing twice does nothing."""
+        if self.closed:
+            return
+        self._runner.stop()
+        self._runner.step(Stop())
+        self.closed = True
+        for task in self._dials.values():
+            task.cancel()
+        self._dials.clear()
+        self._pump.close()
+        for channel in self._channels.values():
+            channel.abort()
+        self._channels.clear()
+        self._peers.close_all()
+        if self._acceptor is not None:
+            self._acceptor.close()
+        self._fail_all()
+
+    def abandon(self) -> None:
+        """Close the descriptors in the child of a fork: everything else belongs to the parent."""
+        self.closed = True
+        for channel in self._channels.values():
+            channel.sock.close()
+        self._peers.abandon()
+        if self._listeners is not None:
+            self._listeners.close()
+
+    async def _keep(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self.close()
+
+    def _new(self, sink: Sink) -> bytes:
+        self.check_open()
+        rid = os.urandom(16)
+        self._sinks[rid] = sink
+        return rid
+
+    def check_open(self) -> None:
+        """Raise ClosedError if it is closed."""
+        if self.closed:
+            raise ClosedError("this client was closed, or its event loop was")
+
+    def _fail_all(self) -> None:
+        error = ClosedError("the client was closed while this call waited")
+        sinks, self._sinks = self._sinks, {}
+        for sink in sinks.values():
+            sink.failed(error)
+        for answer in self._questions.values():
+            if not answer.done():
+                answer.set_exception(error)
+
+    def _where(self, *, datagram: bool) -> bytes:
+        """Return our encoded candidates; listen first if we don't yet, and look at our addresses now and then."""
+        self.check_open()
+        if self._listeners is None:
+            self._listeners = Listeners.open()
+            self._acceptor = Acceptor(self.loop, self._listeners.sockets, self._peers.accepted)
+        time = now()
+        if time - self._looked_at > ADDRESSES_FRESH or not self._stream_at:
+            self._looked_at = time
+            at = encode_candidates(self._listeners.candidates(addresses=self._addresses))
+            if self._stream_at and at != self._stream_at:
+                self._runner.step(CandidatesChanged(at))
+            self._stream_at = at
+            self._datagram_at = encode_candidates(self._listeners.candidates(datagram=True, addresses=self._addresses))
+        return self._datagram_at if datagram else self._stream_at
+
+    # ---- the machine's effects ------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        if len(self._sinks) <= CALM:
+            self._pump.flush()
+        else:
+            self._pump.flush_later()
+
+    def _carry_out(self, effect: ClientEffect) -> None:
+        match effect:
+            case Send():
+                channel = self._channels.get(effect.conn)
+                if channel is not None:
+                    if _log.isEnabledFor(logging.DEBUG):
+                        _log.debug("> %d %r", effect.conn, effect.message)
+                    channel.send(effect.message)
+            case PeerSend():
+                self._peers.send(effect)
+            case PeerDial():
+                _log.debug("= %d dial peer %s", effect.conn, effect.candidate)
+                self._peers.dial(effect)
+            case Delivered():
+                self._deliver(effect)
+            case PeerClose():
+                self._peers.close(effect.conn)
+            case PeerBind():
+                self._peers.bind(effect)
+            case Failed():
+                _log.debug("= failed: %s", effect.error)
+                sink = self._sinks.pop(effect.rid, None)
+                if sink is not None:
+                    sink.failed(effect.error)
+            case PostStands():
+                sink = self._sinks.get(effect.rid)
+                if sink is not None:
+                    sink.stands(effect.generation)
+            case Answered():
+                self._answer(effect)
+            case Dial():
+                _log.debug("= %d dial %s", effect.conn, effect.address)
+                self._dials[effect.conn] = self.loop.create_task(self._dial(effect.conn, effect.address))
+            case Close():
+                _log.debug("> %d close: %s", effect.conn, effect.reason)
+                self._close(effect.conn)
+            case Noticed():
+                if self._noticed is not None:
+                    self._noticed(effect.payload)
+            case Remember():
+                self._remember(effect.servers)
+            case Log():
+                _log.info("%s: %s", effect.what, effect.about)
+            case _:
+                assert_never(effect)
+
+    def _deliver(self, effect: Delivered) -> None:
+        sock = self._peers.take(effect.conn)
+        if sock is None:
+            # It was lost in this very step. The match counts as made (S1), so the caller reads EOF.
+            sock = _ended()
+        _log.debug("= delivered: %r", effect.peer)
+        connection = Connection.adopt(sock, effect.peer)
+        sink = self._sinks.get(effect.rid)
+        if sink is None:
+            connection.close()
+            return
+        if not sink.lasting:
+            del self._sinks[effect.rid]
+        sink.delivered(connection)
+
+    def _answer(self, effect: Answered) -> None:
+        answer = self._questions.get(effect.query)
+        if answer is None or answer.done():
+            return
+        if isinstance(effect.answer, Exception):
+            answer.set_exception(effect.answer)
+        else:
+            answer.set_result(effect.answer)
+
+    def _close(self, conn: int) -> None:
+        dial = self._dials.pop(conn, None)
+        if dial is not None:
+            dial.cancel()
+        channel = self._channels.pop(conn, None)
+        if channel is not None:
+            channel.flush()
+            channel.abort()
+
+    async def _dial(self, conn: int, address: Address) -> None:
+        try:
+            sock = await connect(self.loop, address, self._dial_timeout)
+        except (OSError, asyncio.CancelledError) as error:
+            if self._dials.pop(conn, None) is not None and not self.closed:
+                _log.debug("< %d not opened: %s", conn, reason(error))
+                self._runner.step(Lost(conn, reason(error)))
+            return
+        if self._dials.pop(conn, None) is None:
+            sock.close()  # closed at this very moment
+            return
+        remote = str(address)
+        self._channels[conn] = Channel(self._pump, self, sock, conn=conn, remote=remote, limit=MATE_OUTPUT)
+        _log.debug("< %d opened: %s", conn, remote)
+        self._runner.step(Opened(conn, remote))
+
+    # ---- what happens on the connections to servers ---------------------------------------------------------
+
+    def messages_received(self, channel: Channel, messages: list[AnyMessage]) -> None:
+        """For `Channel`."""
+        debug = _log.isEnabledFor(logging.DEBUG)
+        for message in messages:
+            if channel.closed:
+                return
+            if debug:
+                _log.debug("< %d %r", channel.conn, message)
+            self._runner.step(Received(channel.conn, message))
+
+    def channel_broken(self, channel: Channel, error: RemoteError) -> None:
+        """For `Channel`."""
+        _log.warning("the server %s breaks the protocol: %s", channel.remote, error)
+        channel.send(Goodbye(error.code, str(error)[:MAX_TEXT]))
+        self._close(channel.conn)
+        self._runner.step(Lost(channel.conn, str(error)))
+
+    def channel_lost(self, channel: Channel, reason: str) -> None:
+        """For `Channel`."""
+        self._channels.pop(channel.conn, None)
+        _log.debug("< %d lost: %s", channel.conn, reason)
+        self._runner.step(Lost(channel.conn, reason))
+
+
+_everyone: Final[weakref.WeakSet[AsyncClient]] = weakref.WeakSet()
+
+
+def _ended() -> socket.socket:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    ours.setblocking(False)
+    return ours
+
+
+def _after_fork() -> None:
+    for client in list(_everyone):
+        client.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

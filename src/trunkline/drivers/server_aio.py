@@ -1,0 +1,290 @@
+"""The switchboard server in asyncio: runs one `Server` machine (docs/spec/switchboard.md).
+
+Every event and effect is a line of the log at level DEBUG: ``<`` came in, ``>`` goes out, ``=`` is done here.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Final, Self, assert_never
+
+import msgspec
+
+from trunkline.drivers.accept_aio import Acceptor
+from trunkline.drivers.addresses import local_addresses
+from trunkline.drivers.channel_aio import CLIENT_OUTPUT, MATE_OUTPUT, Channel, Pump, connect, reason, shown
+from trunkline.drivers.clock import epoch, now
+from trunkline.drivers.runner_aio import Runner
+from trunkline.errors import ConfigError, RemoteError, TrunklineError
+from trunkline.names import Address
+from trunkline.switchboard.config import ServerConfig
+from trunkline.switchboard.events import (
+    Close,
+    Dial,
+    Halt,
+    Log,
+    Lost,
+    Opened,
+    Received,
+    Send,
+    ServerEffect,
+    ServerEvent,
+    Stop,
+    Tick,
+)
+from trunkline.switchboard.server import Server
+from trunkline.wire.limits import MAX_TEXT
+from trunkline.wire.messages import AnyMessage, Goodbye, MateHello, MateWelcome
+
+BACKLOG: Final = 4096
+"""Connections that the kernel keeps until they are accepted: all clients of a mate that dies come at once."""
+
+ACCEPTS: Final = 64
+"""Most connections that one listener accepts before others have their turn."""
+
+DIAL_TIMEOUT: Final = 3.0
+"""Seconds after which a mate that does not answer is given up for this time."""
+
+_ANYWHERE: Final = frozenset(("", "0.0.0.0", "::"))  # noqa: S104 - recognised, not bound to here
+_log: Final = logging.getLogger("trunkline")
+
+
+class SwitchboardServer:
+    """A switchboard server on the running event loop.
+
+    ``async with SwitchboardServer(config) as server`` serves until the block is left; `serve_forever` serves until
+    the process is told to stop.
+
+    Args:
+        config: the machine's settings. An empty ``id`` becomes the advertised address. If the port of ``address``
+            is 0, the one that is listened on is advertised; if its host stands for all interfaces, one address
+            of this host is.
+        listen: where to listen; by default at ``config.address``. Port 0 lets the system choose.
+    """
+
+    def __init__(self, config: ServerConfig, *, listen: Sequence[Address] = ()) -> None:
+        self.config = config
+        self._listen = tuple(listen) or (config.address,)
+        self._channels: dict[int, Channel] = {}
+        self._dials: dict[int, asyncio.Task[None]] = {}
+        self._last = 0
+        self._bound: tuple[Address, ...] = ()
+        self._running = False
+        self._failure: TrunklineError | None = None
+        self._told_to_stop = asyncio.Event()
+
+    @property
+    def address(self) -> Address:
+        """Where clients and other servers reach this one."""
+        return self.config.address
+
+    @property
+    def bound(self) -> tuple[Address, ...]:
+        """Where it listens."""
+        return self._bound
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen, and join the mesh.
+
+        Raises:
+            ConfigError: an address can't be listened on.
+        """
+        loop = self._loop = asyncio.get_running_loop()
+        listeners: list[socket.socket] = []
+        try:
+            for address in self._listen:
+                listeners += await _listen(loop, address)
+        except BaseException:
+            for sock in listeners:
+                sock.close()
+            raise
+        self._bound = tuple(Address(*sock.getsockname()[:2]) for sock in listeners)
+        self.config = _completed(self.config, self._bound[0])
+        self._pump = Pump(loop)
+        machine = Server(
+            self.config,
+            seed=secrets.token_bytes(32),
+            incarnation=int(time.time() * 1000),
+            epoch=epoch(),
+            now=now(),
+        )
+        self._runner: Runner[ServerEvent, ServerEffect] = Runner(
+            loop, machine, carry_out=self._carry_out, settle=self._pump.flush_later, tick=Tick()
+        )
+        self._acceptor = Acceptor(loop, listeners, self._accepted, at_once=ACCEPTS)
+        self._running = True
+        _log.info("switchboard %s listens on %s", self.config.id, ", ".join(map(str, self._bound)))
+        self._runner.step(Tick())
+
+    async def serve_forever(self) -> None:
+        """Serve until `stop` is called or, on the main thread, SIGTERM or SIGINT comes; leave in good order.
+
+        Raises:
+            ConfigError: an address can't be listened on.
+            NameTaken: another server of the mesh has this one's id.
+        """
+        if not self._running:
+            await self.start()
+        caught: list[signal.Signals] = []
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                with contextlib.suppress(NotImplementedError):  # not on every platform
+                    self._loop.add_signal_handler(number, self._told_to_stop.set)
+                    caught.append(number)
+        try:
+            await self._told_to_stop.wait()
+        finally:
+            for number in caught:
+                self._loop.remove_signal_handler(number)
+            await self.stop()
+        if self._failure is not None:
+            raise self._failure
+
+    async def stop(self) -> None:
+        """Say goodbye to everybody and close everything. Stopping twice does nothing."""
+        self._told_to_stop.set()
+        if not self._running:
+            return
+        self._running = False
+        self._acceptor.close()
+        self._runner.stop()
+        self._runner.step(Stop())
+        for conn in (*self._channels, *self._dials):
+            self._close(conn)
+        await self._pump.drained()
+        self._pump.close()
+        _log.info("switchboard %s has stopped", self.config.id)
+
+    # ---- the machine's effects ------------------------------------------------------------------------------
+
+    def _carry_out(self, effect: ServerEffect) -> None:
+        match effect:
+            case Send():
+                channel = self._channels.get(effect.conn)
+                if channel is not None:
+                    if _log.isEnabledFor(logging.DEBUG):
+                        _log.debug("> %d %r", effect.conn, effect.message)
+                    channel.send(effect.message)
+            case Close():
+                _log.debug("> %d close: %s", effect.conn, effect.reason)
+                self._close(effect.conn)
+            case Dial():
+                _log.debug("= %d dial %s", effect.conn, effect.address)
+                self._dials[effect.conn] = self._loop.create_task(self._dial(effect.conn, effect.address))
+            case Log():
+                _log.info("%s: %s", effect.what, effect.about)
+            case Halt():
+                _log.error("this server can't go on: %s", effect.error)
+                self._failure = effect.error
+                self._told_to_stop.set()
+            case _:
+                assert_never(effect)
+
+    def _close(self, conn: int) -> None:
+        dial = self._dials.pop(conn, None)
+        if dial is not None:
+            dial.cancel()
+        channel = self._channels.pop(conn, None)
+        if channel is not None:
+            channel.close()
+
+    async def _dial(self, conn: int, address: Address) -> None:
+        try:
+            sock = await connect(self._loop, address, DIAL_TIMEOUT)
+        except (OSError, asyncio.CancelledError) as error:
+            if self._dials.pop(conn, None) is not None:
+                _log.debug("< %d not opened: %s", conn, reason(error))
+                self._runner.step(Lost(conn, reason(error)))
+            return
+        if self._dials.pop(conn, None) is None:
+            sock.close()  # closed at this very moment
+            return
+        self._open(sock, conn, str(address), MATE_OUTPUT)
+
+    # ---- what happens on connections ------------------------------------------------------------------------
+
+    def _accepted(self, sock: socket.socket, remote: Any) -> None:
+        self._last -= 1
+        self._open(sock, self._last, shown(remote), CLIENT_OUTPUT)
+
+    def _open(self, sock: socket.socket, conn: int, remote: str, limit: int) -> None:
+        self._channels[conn] = Channel(self._pump, self, sock, conn=conn, remote=remote, limit=limit)
+        _log.debug("< %d opened: %s", conn, remote)
+        self._runner.step(Opened(conn, remote))
+
+    def messages_received(self, channel: Channel, messages: list[AnyMessage]) -> None:
+        """For `Channel`."""
+        debug = _log.isEnabledFor(logging.DEBUG)
+        for message in messages:
+            if channel.closed:
+                return
+            if debug:
+                _log.debug("< %d %r", channel.conn, message)
+            if isinstance(message, MateHello | MateWelcome):
+                channel.limit = MATE_OUTPUT
+            try:
+                self._runner.step(Received(channel.conn, message))
+            except Exception:
+                # A fault of ours that one connection's message brings out must not end the others.
+                _log.exception("a message of %s could not be dealt with: %r", channel.remote, message)
+                self.channel_broken(channel, RemoteError("this server failed on that message"))
+                return
+
+    def channel_broken(self, channel: Channel, error: RemoteError) -> None:
+        """For `Channel`."""
+        _log.info("closing the connection from %s: %s", channel.remote, error)
+        channel.send(Goodbye(error.code, str(error)[:MAX_TEXT]))
+        self._close(channel.conn)
+        self._runner.step(Lost(channel.conn, str(error)))
+
+    def channel_lost(self, channel: Channel, reason: str) -> None:
+        """For `Channel`."""
+        self._channels.pop(channel.conn, None)
+        _log.debug("< %d lost: %s", channel.conn, reason)
+        self._runner.step(Lost(channel.conn, reason))
+
+
+async def _listen(loop: asyncio.AbstractEventLoop, address: Address) -> list[socket.socket]:
+    listeners: list[socket.socket] = []
+    try:
+        found = await loop.getaddrinfo(
+            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, kind, proto, _, target in dict.fromkeys(found):
+            sock = socket.socket(family, kind, proto)
+            listeners.append(sock)
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts inherits it
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(target)
+            sock.listen(BACKLOG)
+    except OSError as error:
+        for sock in listeners:
+            sock.close()
+        raise ConfigError(
+            f"{address} can't be listened on ({reason(error)}): choose another with --listen HOST:PORT"
+        ) from error
+    return listeners
+
+
+def _completed(config: ServerConfig, bound: Address) -> ServerConfig:
+    host = config.address.host
+    if host in _ANYWHERE:
+        host = bound.host if bound.host not in _ANYWHERE else next(iter(local_addresses()), "127.0.0.1")
+    address = Address(host, config.address.port or bound.port)
+    return msgspec.structs.replace(config, address=address, id=config.id or str(address))
