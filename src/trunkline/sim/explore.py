@@ -121,6 +121,8 @@ class Search:
         self.transitions = 0
         self.depth = 0
         self.ends = 0
+        self.most_counted = 0
+        """Most messages that one run took, in a world that counts them."""
         self.points = 0
         self.points_done = 0
         self.later: list[tuple[World, Path, int]] = []
@@ -154,12 +156,13 @@ class Search:
 
     def _expand(self, world: World, path: Path, depth: int) -> None:
         self._path = path
-        steps = world.steps()
+        steps = _eager(world, world.steps()) if self.spec.eager else world.steps()
         wrong = faults.possible(world)
         self.depth = max(self.depth, depth)
         if not steps:
             if at_rest(world):
                 self.ends += 1
+                self.most_counted = max(self.most_counted, world.count)
             elif world.next_deadline() is not None:
                 steps = [("jump",)]
         for action in steps:
@@ -195,6 +198,18 @@ class Search:
             self.later.append((child, self._path, depth + 1))
         else:
             self._stack.append((child, self._path, depth + 1))
+
+
+def _eager(world: World, steps: list[Action]) -> list[Action]:
+    """Return only a heartbeat's arrival if there is one, and only the first of several timers."""
+    for step in steps:
+        if step[0] == "take":
+            item = world.net.pipes[step[1]].items[0]
+            if world.engine.is_heartbeat(item):
+                return [step]
+    if steps and all(step[0] == "tick" for step in steps):
+        return steps[:1]
+    return steps
 
 
 def _is_first(action: Action, first: Action) -> bool:
@@ -239,7 +254,8 @@ def explore(
     exhausted, failure = search.run(most, limit)
     extra = f"; {spec.faults} fault(s): {', '.join(spec.kinds)}" if spec.faults else "; no fault"
     extra += ", restart" if spec.restart else ""
-    bounded = spec.faults and slack is not None
+    notes = [f"orders after a fault are bounded: slack {slack}"] if spec.faults and slack is not None else []
+    notes += ["heartbeats arrive at once"] if spec.eager else []
     return Report(
         world=spec.name,
         about=spec.about + extra,
@@ -252,7 +268,7 @@ def explore(
         ends=search.ends,
         fault_points=search.points,
         fault_points_done=search.points_done,
-        notes=(f"orders after a fault are bounded: slack {slack}",) if bounded else (),
+        notes=tuple(notes),
         failure=failure,
     )
 
