@@ -71,6 +71,7 @@ class World:
         "net",
         "news",
         "now",
+        "slack",
         "spec",
         "states",
         "touched",
@@ -86,6 +87,8 @@ class World:
         self.incarnations = [0] * sites
         self.facts: frozenset[Fact] = frozenset()
         self.left = 0
+        self.slack: int | None = None
+        """How often the run may still leave its first possible step; None: as often as it likes."""
         self.calm_since = 0.0
         self.count = 0
         self.news: list[int] | None = None
@@ -103,6 +106,7 @@ class World:
         new.incarnations = self.incarnations.copy()
         new.facts = self.facts
         new.left = self.left
+        new.slack = self.slack
         new.calm_since = self.calm_since
         new.count = self.count
         new.news = None
@@ -114,6 +118,7 @@ class World:
         return (
             self.now,
             self.left,
+            self.slack,
             self.count,
             tuple(self.states),
             tuple(self.incarnations),
