@@ -6,6 +6,8 @@ when it is told to stop.
 
 from typing import Final
 
+import msgspec
+
 from fuzz.grammar import ALL, FROM_SERVERS, HOME, Draws, Pools, fed
 from trunkline.errors import RemoteError
 from trunkline.meeting.handshake import COMMIT, DIAL, READY
@@ -84,7 +86,10 @@ class World:
         """Connections to peers, with what the peer is going to say; None while they are being dialled."""
         self.open: dict[bytes, bool] = {}
         """Requests that have no answer yet, and whether they are posts."""
+        self.wanted: dict[bytes, str] = {}
+        """Whom a meeting wants."""
         self.lodged: dict[bytes, int] = {}
+        """The last attempt of each request."""
         self.questions: list[int] = []
         self.to_bind: list[int] = []
         self.count = 0
@@ -128,7 +133,6 @@ class World:
         assert len(client._peers.strangers) <= CONFIG.max_strangers
         assert set(client._peers.links) | set(client._peers.strangers) == set(self.peers)
         assert set(client._uplinks.links) == set(self.servers)
-        assert set(client._lodgings.requests) == set(self.open)
 
     def sent(self, effect: Send) -> None:
         """The client says something to a server: is it there, and may that be said?"""
@@ -190,7 +194,7 @@ class World:
             return
         if kind < 3:
             self.open[rid] = False
-            you = draws.choice(names[:6])
+            you = self.wanted[rid] = draws.choice(names[:6])
             self.step(MeetWanted(rid, draws.choice(names), you, blob, deadline, bool(draws.below(2))))
         elif kind < 5:
             self.open[rid] = True
@@ -244,10 +248,9 @@ class World:
                 self.hear(conn, encode(Refused(rid, n, draws.choice((33, 34, 35, 32, 1)), "no", draws.below(3))))
             else:
                 matched = self.pools.build(draws, Matched)
-                peer = self.client._lodgings.requests[rid]
-                name = getattr(peer, "you", "") or matched.peer
                 self.pools.learn(matched)
-                self.hear(conn, encode(Matched(rid, n, *_rest(matched), peer=name, candidates=matched.candidates)))
+                peer = self.wanted.get(rid) or matched.peer
+                self.hear(conn, encode(msgspec.structs.replace(matched, rid=rid, n=n, peer=peer)))
         elif kind < 7:
             self.hear(conn, encode(self.pools.message(draws, ALL if kind == 6 else FROM_SERVERS)))
         else:
@@ -329,10 +332,6 @@ class World:
         self.tick(5000.0)
         assert self.client.next_deadline() is None
         assert not self.servers
-
-
-def _rest(matched: Matched) -> tuple[bytes, bytes, bool]:
-    return matched.match, matched.token, matched.active
 
 
 def fuzz_one(data: bytes) -> None:

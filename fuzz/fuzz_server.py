@@ -92,7 +92,7 @@ class World:
             assert len(entries) <= CONFIG.max_requests
         assert sum(map(len, matcher.lodged.values())) == len(table.own)
         reserved = {entry.proposal for entry in table.own.values() if entry.state is State.RESERVED}
-        assert reserved == set(matcher.proposals)
+        assert reserved == {match for match, proposal in matcher.proposals.items() if proposal.entry is not None}
         indexed = sum(map(len, table._pairs.values())) + sum(map(len, table._posts.values()))
         assert indexed == len(table.own) + sum(map(len, table.foreign.values()))
         assert set(table.foreign) <= set(mesh.links)
@@ -226,6 +226,7 @@ class World:
         assert not server._mesh.members, server._mesh.members
         assert set(server._mesh.targets) <= {str(address) for address in CONFIG.join}, set(server._mesh.targets)
         assert not server._matcher.floors
+        assert not server._matcher.proposals
         assert not server._matcher._sent_to
 
 
