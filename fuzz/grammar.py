@@ -118,9 +118,9 @@ class Pools:
             case msgspec.inspect.IntType():
                 return draws.choice(self.queries if name == "query" else _NUMBERS)
             case msgspec.inspect.StrType():
-                return draws.choice({"id": self.servers, "server": self.servers, "address": self.addresses}.get(
-                    name, self.names
-                ))
+                return draws.choice(
+                    {"id": self.servers, "server": self.servers, "address": self.addresses}.get(name, self.names)
+                )
             case msgspec.inspect.BytesType():
                 return self._bytes(draws, name)
             case msgspec.inspect.StructType(cls=inner):

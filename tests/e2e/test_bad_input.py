@@ -11,7 +11,7 @@ import random
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,11 @@ class Server(Process):
         """Resident bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return 1024 * int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1))  # type: ignore[union-attr]
+
+    @property
+    def descriptors(self) -> int:
+        """How many it has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))  # noqa: PTH208
 
 
 class Scene:
@@ -344,9 +349,8 @@ def test_two_thousand_connections_opened_and_dropped(tmp_path: Path) -> None:
                     await it.meet()
             await it.meet()
             assert it.server.memory - before < GROWTH
-            descriptors = len(list(Path(f"/proc/{it.server.pid}/fd").iterdir()))
             await it.until(lambda status: status.clients == 2)
-            assert descriptors < 64
+            assert it.server.descriptors < 64
 
     run(main)
 
@@ -376,7 +380,13 @@ def test_strangers_at_a_passive_listener(tmp_path: Path) -> None:
             strangers = [await Raw.dial(listener) for _ in range(5)]
             for stranger, data in zip(
                 strangers,
-                (b"", b"GET / HTTP/1.1\r\n\r\n", DIAL[:-1] + b"2" + bytes(18), DIAL + match.token + b"\0\0", DIAL + bytes(18)),
+                (
+                    b"",
+                    b"GET / HTTP/1.1\r\n\r\n",
+                    DIAL[:-1] + b"2" + bytes(18),
+                    DIAL + match.token + b"\0\0",
+                    DIAL + bytes(18),
+                ),
                 strict=True,
             ):
                 stranger.send_bytes(data)
@@ -407,14 +417,14 @@ def test_a_server_with_a_taken_id(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def ports() -> Iterator[list[int]]:
+def ports() -> list[int]:
     """Two ports that nobody uses."""
     with socket.socket() as one, socket.socket() as two:
         for sock in (one, two):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("127.0.0.1", 0))
         found = [one.getsockname()[1], two.getsockname()[1]]
-    yield found
+    return found
 
 
 def test_a_join_loop(tmp_path: Path, ports: list[int]) -> None:
@@ -423,7 +433,10 @@ def test_a_join_loop(tmp_path: Path, ports: list[int]) -> None:
     every = [f"--join={host}:{port}" for host in ("127.0.0.1", "localhost") for port in ports]
 
     async def main() -> None:
-        with Server(f"--listen=127.0.0.1:{one}", *every) as first, Server(f"--listen=127.0.0.1:{two}", *every) as second:
+        with (
+            Server(f"--listen=127.0.0.1:{one}", *every) as first,
+            Server(f"--listen=127.0.0.1:{two}", *every) as second,
+        ):
             it = Scene(first, first.wait_until_listening(), tmp_path, second.wait_until_listening())
             await it.meet()
             for asked, mate in ((it.ann, two), (it.ben, one)):
@@ -444,23 +457,25 @@ def test_a_join_loop(tmp_path: Path, ports: list[int]) -> None:
     run(main)
 
 
-def test_no_room_for_the_host_list(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_room_for_the_host_list(tmp_path: Path, ports: list[int], caplog: pytest.LogCaptureFixture) -> None:
     """The list can't be written for want of space, or because something else has its name; meetings go on."""
-    full = tmp_path / "full" / "ann"
-    full.mkdir(parents=True)
+    full, blocked = tmp_path / "full", tmp_path / "blocked"
+    full.mkdir()
     (full / f".switchboards.{os.getpid()}").symlink_to("/dev/full")
-    blocked = tmp_path / "blocked"
     (blocked / "switchboards").mkdir(parents=True)
 
     async def main() -> None:
-        async with scene(tmp_path / "full") as it:
+        async with scene(tmp_path) as it:
+            servers = (Address("127.0.0.1", ports[0]), it.address)  # the first is dead: so the list must change
+            async with Switchboard(servers, home=full) as one, Switchboard(servers, home=blocked) as two:
+                for number in range(3):
+                    me, you = f"c{number}", f"d{number}"
+                    await talk(one.meet(me, you, timeout=30), two.meet(you, me, timeout=30), you, me)
             await it.meet()
-            hurt = Switchboard(it.address, home=blocked)
-            await talk(hurt.meet("c", "d", timeout=30), it.ben.meet("d", "c", timeout=30), "d", "c")
-            await hurt.close()
 
     run(main)
     warnings = [record.getMessage() for record in caplog.records if "host list" in record.getMessage()]
+    assert len(warnings) == 2, "each is warned of once"
     assert any("No space left on device" in warning for warning in warnings), warnings
     assert any("Is a directory" in warning for warning in warnings), warnings
     assert not (full / "switchboards").exists()

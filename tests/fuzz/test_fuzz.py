@@ -29,4 +29,3 @@ def test_a_short_run_finds_nothing(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(CRASHES.glob("*/*")), ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_what_once_broke_it_does_so_no_more(path: Path) -> None:
     importlib.import_module(f"fuzz.fuzz_{path.parent.name}").fuzz_one(path.read_bytes())
-
