@@ -239,7 +239,8 @@ def test_a_hundred_thousand_requests_on_one_connection() -> None:
                     refused += 1
                     if refused % 20_000 == 0:
                         other.send(AskStatus(refused))
-                        status = await other.receive()
+                        while isinstance(status := await other.receive(), Alive):
+                            pass  # this takes longer than a heartbeat on a busy machine
                         assert isinstance(status, ServerStatus)
                         assert status.meets == cap
                         asked_between += 1

@@ -312,7 +312,7 @@ async def connect(loop: asyncio.AbstractEventLoop, address: Address, within: flo
             failure = OSError(errno.ETIMEDOUT, f"no answer within {within:g} s")
         except OSError as error:
             sock.close()
-            # asyncio puts the address in the place of the reason
+            # asyncio says "Connect call failed" and the address; people are told why it failed.
             failure = OSError(error.errno, os.strerror(error.errno)) if error.errno else error
         except BaseException:
             sock.close()
