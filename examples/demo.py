@@ -217,7 +217,8 @@ def run(demo: Demo, folder: Path, stack: contextlib.ExitStack) -> None:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
     assert digests[0] == digests[1]
     say(
-        f"{SIZE // 1_000_000} MB in {seconds:.1f} s, starting both commands included. SHA-256 on both sides: {digests[0]}"
+        f"{SIZE // 1_000_000} MB in {seconds:.1f} s, starting both commands included. "
+        f"SHA-256 on both sides: {digests[0]}"
     )
 
 

@@ -44,7 +44,7 @@ def test_a_failing_program_ends_the_graph(tmp_path: Path) -> None:
     graph.write_text(
         'edges = ["a.stdout -> b.stdin"]\n'
         '[programs.a]\nrun = ["python3", "-c", "raise SystemExit(3)"]\n'
-        '[programs.b]\nrun = ["python3", "-c", "import sys; sys.stdin.read(); sys.stdin.close(); import time; time.sleep(600)"]\n'
+        '[programs.b]\nrun = ["python3", "-c", "import signal, sys; sys.stdin.read(); signal.pause()"]\n'
     )
     with LiveServer() as server:
         done = run(graph, server.address, tmp_path)

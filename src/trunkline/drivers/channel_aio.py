@@ -58,7 +58,7 @@ class Pump:
         self.lingering: set[Channel] = set()
         self._drained: asyncio.Future[None] | None = None
         self.told = False
-        """Whether an owner was told something: more may be scheduled then, and the loop must go round."""
+        """Whether something was told while flushing: more may be scheduled then, and the loop must go round."""
         self._full: list[Channel] = []
         self._scheduled = False
         # A selector of ours calls before it waits; any other loop goes round once more for a callback.
@@ -166,7 +166,7 @@ class Channel:
 
     def flush(self) -> None:
         """Write what waits, as far as the kernel takes it."""
-        if self._writing or self._fd < 0:
+        if self._writing or not self._out or self._fd < 0:
             return
         self._write()
         if self._out and self._fd >= 0:
@@ -258,9 +258,9 @@ class Channel:
 
     def _lose(self, why: str) -> None:
         silently = self._closing
+        self._pump.told = True
         self.abort()
         if not silently:
-            self._pump.told = True
             self._owner.channel_lost(self, why)
 
     def _free(self) -> None:

@@ -119,6 +119,7 @@ class BlockingClient:
         self._questions: dict[int, Waiter] = {}
         self._query = 0
         self._leader: Waiter | None = None
+        self._leader_sleeps = False
         self._followers: dict[Waiter, None] = {}
         self._wake_at = 0.0
         self._turns = 0
@@ -320,7 +321,11 @@ class BlockingClient:
                         return
                     due = deadline if due is None else min(due, deadline)
                 self._wake_at = _NEVER if due is None else due
-                ready = self._sleep(reactor, reactor.pollers.wait, None if due is None else due - now)
+                self._leader_sleeps = True
+                try:
+                    ready = self._sleep(reactor, reactor.pollers.wait, None if due is None else due - now)
+                finally:
+                    self._leader_sleeps = False
                 if ready:
                     self._guard(reactor.handle, ready)
         finally:
@@ -417,7 +422,7 @@ class BlockingClient:
                 if offer is not None:
                     offer.generation = effect.generation
                     if offer.standing is not None:
-                        _finish(offer.standing)
+                        self._finish(offer.standing)
                         offer.standing = None
             case Answered():
                 waiter = self._questions.pop(effect.query, None)
@@ -426,7 +431,7 @@ class BlockingClient:
                         waiter.error = effect.answer
                     else:
                         waiter.value = effect.answer
-                    _finish(waiter)
+                    self._finish(waiter)
             case Remember():
                 self._remember(effect.servers)
             case Log():
@@ -438,7 +443,7 @@ class BlockingClient:
         waiter = self._meets.pop(rid, None)
         if waiter is not None:
             waiter.conn = conn
-            _finish(waiter)
+            self._finish(waiter)
             return
         offer = self._offers.get(rid)
         if offer is None:
@@ -446,7 +451,7 @@ class BlockingClient:
         elif offer.acceptors:
             waiter = offer.acceptors.popleft()
             waiter.conn = conn
-            _finish(waiter)
+            self._finish(waiter)
             assert self._reactor is not None, "it has just delivered"
             self._reactor.events.append(Accepted(rid))
         else:
@@ -458,7 +463,7 @@ class BlockingClient:
         waiter = self._meets.pop(rid, None)
         if waiter is not None:
             waiter.error = error
-            _finish(waiter)
+            self._finish(waiter)
         offer = self._offers.pop(rid, None)
         if offer is not None:
             self._end_offer(offer, error, keep=True)
@@ -467,12 +472,12 @@ class BlockingClient:
         if offer.error is None:
             offer.error = error
         if offer.standing is not None:
-            _finish(offer.standing)
+            self._finish(offer.standing)
             offer.standing = None
         while offer.acceptors:
             waiter = offer.acceptors.popleft()
             waiter.error = error
-            _finish(waiter)
+            self._finish(waiter)
         if keep:
             if offer.bell >= 0 and not offer.ready:
                 os.eventfd_write(offer.bell, 1)  # so that whoever selects on it comes and hears of the end
@@ -487,12 +492,18 @@ class BlockingClient:
         for waiter in [*self._meets.values(), *self._questions.values()]:
             if not waiter.done:
                 waiter.error = error
-                _finish(waiter)
+                self._finish(waiter)
         self._meets.clear()
         self._questions.clear()
         for offer in list(self._offers.values()):
             self._end_offer(offer, error, keep=keep)
         self._offers.clear()
+
+    def _finish(self, waiter: Waiter) -> None:
+        waiter.done = True
+        waiter.wake()
+        if waiter is self._leader and self._leader_sleeps and self._reactor is not None:
+            self._reactor.pollers.ring()  # another thread has done this
 
     # ---- the machine's life --------------------------------------------------------------------------------------
 
@@ -562,11 +573,6 @@ class BlockingClient:
 
 _NEVER: Final = float("inf")
 _everyone: Final[weakref.WeakSet[BlockingClient]] = weakref.WeakSet()
-
-
-def _finish(waiter: Waiter) -> None:
-    waiter.done = True
-    waiter.wake()
 
 
 def _regain(lock: LockType) -> None:

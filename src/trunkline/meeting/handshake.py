@@ -225,7 +225,7 @@ class ActiveHandshake(_Handshake):
     """The side that dials. The Dial is in `data_to_send` from the start."""
 
     __slots__ = ()
-    expected = {State.SHOWN: (Input.READY, READY, READY_SIZE)}
+    expected: ClassVar = {State.SHOWN: (Input.READY, READY, READY_SIZE)}
 
     def __init__(self, token: bytes, udp_port: int = 0, *, deadline: float | None = None) -> None:
         assert len(token) == TOKEN_SIZE, "the codec checks a token's length"
@@ -250,7 +250,7 @@ class PassiveHandshake(_Handshake):
     """The side that is dialled. It learns the token from the other side."""
 
     __slots__ = ()
-    expected = {  # noqa: RUF012  (a ClassVar of the base)
+    expected: ClassVar = {
         State.EXPECTING: (Input.DIAL, DIAL, DIAL_SIZE),
         State.READY: (Input.COMMIT, COMMIT, COMMIT_SIZE),
     }

@@ -178,6 +178,8 @@ class Matcher:
         for _, entry in sorted(self.table.own.items()):
             if entry.propagated:
                 self._send(conn, _propagated(entry))
+                if isinstance(entry, PostEntry) and not entry.has_room:
+                    self._remember_busy(entry, mate)  # it will not ask, so it is to be told
 
     def mate_lost(self, mate: str, now: float) -> None:
         """Remove all that the lost server owned; what we had proposed to it is free again."""
@@ -299,8 +301,7 @@ class Matcher:
         if entry is None:
             # Our client withdrew or was lost meanwhile, and the other side's attempt lapses. Its entry is gone all the
             # same: a grant is also the removal, so nothing else will tell us.
-            if known is target and not isinstance(target, PostEntry):
-                self.table.remove(target)
+            self._used_up(target, now)
             return
         assert entry.state is State.RESERVED, "an entry leaves RESERVED only with its proposal"
         if known is None and not isinstance(target, PostEntry):
@@ -325,7 +326,17 @@ class Matcher:
         self._forget(entry)
         if entry.propagated:
             self._remove_lazily(Removal(entry.rid, entry.n), now)
-        if known is target and not isinstance(target, PostEntry):
+        self._used_up(target, now)
+
+    def _used_up(self, target: Entry, now: float) -> None:
+        """A proposal to this entry of a mate's was granted."""
+        if not self._is_there(target):
+            return
+        if isinstance(target, PostEntry):
+            # Ask for one more than we got, as long as somebody waits: only a proposal that it declines lets the owner
+            # know that it is to tell us of room.
+            self._fill(target, now, 0)
+        else:
             self.table.remove(target)
 
     def declined(self, mate: str, message: Declined, now: float) -> None:

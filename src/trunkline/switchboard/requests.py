@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, final
 
 from trunkline.names import Secret
 from trunkline.switchboard import lifecycle
@@ -106,6 +106,7 @@ class Request:
         raise NotImplementedError
 
 
+@final
 class MeetRequest(Request):
     """A call of meet(me, you)."""
 
@@ -141,6 +142,7 @@ class MeetRequest(Request):
         return self
 
 
+@final
 class PostRequest(Request):
     """A standing offer."""
 

@@ -1,0 +1,5 @@
+"""Deliberately broken rules."""
+
+from trunkline.sim.engine import Cast
+
+BROKEN: dict[str, object] = {}
