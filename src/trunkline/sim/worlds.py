@@ -135,4 +135,4 @@ WORLDS: Final = _named(
         clients=(_meet("01", "p"), _meet("01", "ap"), _meet("10", "bp")),
     ),
 )
-"""The small worlds that are explored. DESIGN section 8; the letters are those of docs/spec/switchboard.md section 8."""
+"""The small worlds that are explored; docs/spec/switchboard.md section 12 lists them."""
