@@ -35,7 +35,7 @@ def start_server(*more: str) -> tuple[subprocess.Popen[str], int]:
     assert server.stdout is not None
     import json
 
-    port = int(str(json.loads(server.stdout.readline())["listening"][0]).rpartition(":")[2])
+    port = int(str(json.loads(server.stdout.readline())["address"]).rpartition(":")[2])
     return server, port
 
 

@@ -30,7 +30,7 @@ async def start_server(*more: str) -> tuple[Process, str]:
         stderr=DEVNULL,
     )
     assert server.stdout is not None
-    return server, json.loads(await server.stdout.readline())["listening"][0]
+    return server, json.loads(await server.stdout.readline())["address"]
 
 
 async def until_all_wait(probe: Switchboard, clients: int, since: float) -> float:
