@@ -19,7 +19,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs/states.md"
 HEAD = """\
 # States
 
-Drawn from the tables in the code by `make docs`; a test compares. What is not drawn is illegal, and asserted or refused.
+Drawn from the tables in the code by `make docs`; a test compares. What is not drawn is illegal: asserted, or refused.
 """
 
 Move = tuple[str, str, str]
