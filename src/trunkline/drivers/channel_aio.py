@@ -8,6 +8,7 @@ any. What a turn of the loop produces for one connection goes out in one write, 
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -307,7 +308,8 @@ async def connect(loop: asyncio.AbstractEventLoop, address: Address, within: flo
             failure = OSError(errno.ETIMEDOUT, f"no answer within {within:g} s")
         except OSError as error:
             sock.close()
-            failure = error
+            # asyncio puts the address in the place of the reason
+            failure = OSError(error.errno, os.strerror(error.errno)) if error.errno else error
         except BaseException:
             sock.close()
             raise

@@ -3,6 +3,7 @@
 Nothing here waits: both drivers, blocking and asyncio, use these.
 """
 
+import contextlib
 import errno
 import secrets
 import socket
@@ -15,6 +16,9 @@ from trunkline.names import Candidate, Candidates, Peer
 
 BACKLOG: Final = 4096
 """Connections that the kernel keeps for us until we accept them; it cuts this down to its own limit."""
+
+MAX_UNREAD: Final = 64 * 1024
+"""Most bytes that are read for nothing before a connection is closed."""
 
 _TRIES: Final = 16
 _NOBODY: Final = Peer("")
@@ -182,6 +186,18 @@ def be_prompt(sock: socket.socket) -> None:
     """Send small writes at once: what follows the commit must not wait for its acknowledgement."""
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def hang_up(sock: socket.socket) -> None:
+    """Close a connection at once, so that its other end reads EOF.
+
+    With something unread in it (the peer's commit, or what it sent to somebody who never accepted), the other end
+    would read "connection reset" instead.
+    """
+    with contextlib.suppress(OSError):
+        sock.setblocking(False)
+        sock.recv(MAX_UNREAD)
+    sock.close()
 
 
 def bind_udp(stream: socket.socket) -> socket.socket:
