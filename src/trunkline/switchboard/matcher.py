@@ -1,6 +1,6 @@
 """Matching and replication: who is matched with whom, by one server or by two.
 
-See docs/spec/switchboard.md sections 3 to 5.
+See docs/spec/switchboard.md sections 3, 4 and 7.
 
 Theory of operation. Every server knows every waiting entry. An entry belongs to the server that its client lodged it
 with, the owner, and nobody else may commit it or say that it is gone. A match between two of our own entries is
