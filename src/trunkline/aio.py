@@ -23,7 +23,7 @@ import msgspec
 from trunkline.drivers.addresses import place
 from trunkline.drivers.client_aio import AsyncClient
 from trunkline.drivers.home import Home
-from trunkline.drivers.sockets import Connection
+from trunkline.drivers.sockets import Connection, hang_up
 from trunkline.drivers.streams_aio import streams, streams_at_once
 from trunkline.errors import ClosedError, ConfigError, MeetTimeout
 from trunkline.names import Address, Peer, Secret, check_name, check_pair
@@ -53,18 +53,30 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter, Peer]
 class _Meeting:
     """Waits for one connection."""
 
-    __slots__ = ("future",)
+    __slots__ = ("_streams", "future")
 
     lasting = False
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.future: asyncio.Future[Connection] = loop.create_future()
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, streams: bool) -> None:
+        self.future: asyncio.Future[Connection | Streams] = loop.create_future()
+        self._streams = streams
 
     def delivered(self, conn: Connection) -> None:
         if self.future.done():
-            conn.close()
-        else:
-            self.future.set_result(conn)
+            hang_up(conn)
+            return
+        # Made here, the streams are connected in the same turn of the loop in which the caller wakes.
+        made = streams_at_once(conn) if self._streams else None
+        self.future.set_result(conn if made is None else (*made, conn.peer))
+
+    def drop(self) -> None:
+        """The caller was cancelled in the very turn in which the connection came: the peer reads EOF."""
+        if self.future.done() and not self.future.cancelled() and self.future.exception() is None:
+            made = self.future.result()
+            if isinstance(made, Connection):
+                hang_up(made)
+            else:
+                made[1].transport.abort()
 
     def failed(self, error: Exception) -> None:
         if not self.future.done():
@@ -144,7 +156,7 @@ class Post:
             async with asyncio.timeout(timeout):
                 conn = await future
         except BaseException as error:
-            if _has_result(future):
+            if future.done() and not future.cancelled() and future.exception() is None:
                 self._put_back(future.result())
             elif future in self._acceptors:
                 self._acceptors.remove(future)
@@ -159,7 +171,7 @@ class Post:
             self._client.cancel(self._rid)
         self._end(ClosedError(f"the post {self.name!r} is closed"))
         while self._ready:
-            self._ready.popleft().close()
+            hang_up(self._ready.popleft())
 
     async def __aenter__(self) -> Self:
         await self._enter()
@@ -241,7 +253,7 @@ class Post:
         if self._error is None:
             self._ready.appendleft(conn)
         else:
-            conn.close()
+            hang_up(conn)
 
     def _end(self, error: Exception) -> None:
         if self._error is None:
@@ -299,18 +311,23 @@ class Switchboard:
             NoSwitchboard: no server could be reached.
             TooMany: a server's cap is reached.
         """
-        return await _streams(await self._meet(me, you, timeout))
+        made = await self._meet(me, you, timeout, streams=True)
+        return await _streams(made) if isinstance(made, Connection) else made
 
     async def meet_socket(self, me: str, you: str, *, timeout: float | None = None) -> Connection:  # noqa: ASYNC109
         """Do what `meet` does, and return the connected socket itself, which doesn't block. Nagle's is off."""
-        return await self._meet(me, you, timeout)
+        conn = await self._meet(me, you, timeout)
+        assert isinstance(conn, Connection), "no streams were asked for"
+        return conn
 
     async def meet_datagram(self, me: str, you: str, *, timeout: float | None = None) -> Connection:  # noqa: ASYNC109
         """Do what `meet` does with a connected UDP socket, which doesn't block.
 
         What is sent on it may be lost, doubled or overtaken.
         """
-        return await self._meet(me, you, timeout, datagram=True)
+        conn = await self._meet(me, you, timeout, datagram=True)
+        assert isinstance(conn, Connection), "no streams were asked for"
+        return conn
 
     def post(
         self,
@@ -467,22 +484,19 @@ class Switchboard:
         addresses = home.settings().advertise if self._advertise is None else self._advertise
         return AsyncClient(config, remember=home.remember, addresses=addresses, noticed=noticed)
 
-    async def _meet(self, me: str, you: str, seconds: float | None, *, datagram: bool = False) -> Connection:
+    async def _meet(
+        self, me: str, you: str, seconds: float | None, *, datagram: bool = False, streams: bool = False
+    ) -> Connection | Streams:
         check_pair(me, you)
         client = self.client()
-        meeting = _Meeting(client.loop)
+        meeting = _Meeting(client.loop, streams=streams)
         rid = client.meet(meeting, me, you, seconds=seconds, datagram=datagram)
         try:
             return await meeting.future
         except BaseException:
-            if _has_result(meeting.future):
-                meeting.future.result().close()  # cancelled in the very turn in which it came: the peer reads EOF
+            meeting.drop()
             client.cancel(rid)
             raise
-
-
-def _has_result(future: asyncio.Future[Connection]) -> bool:
-    return future.done() and not future.cancelled() and future.exception() is None
 
 
 async def _streams(conn: Connection) -> Streams:

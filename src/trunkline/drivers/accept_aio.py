@@ -9,9 +9,6 @@ from typing import Any, Final
 
 from trunkline.drivers.channel_aio import reason
 
-ACCEPTS: Final = 64
-"""Most connections that one listener accepts before others have their turn."""
-
 REST: Final = 0.5
 """Seconds without accepting when the process has no descriptor left, or the kernel no memory."""
 
@@ -26,6 +23,8 @@ class Acceptor:
         loop: the running loop.
         listeners: sockets that listen and don't block.
         accepted: called with each new socket, not blocking, and its remote address.
+        at_once: how many are accepted before other connections have their turn. With 1 no system call is wasted
+            on finding that there is no other.
     """
 
     def __init__(
@@ -33,10 +32,13 @@ class Acceptor:
         loop: asyncio.AbstractEventLoop,
         listeners: Sequence[socket.socket],
         accepted: Callable[[socket.socket, Any], None],
+        *,
+        at_once: int = 1,
     ) -> None:
         self._loop = loop
         self._listeners = tuple(listeners)
         self._accepted = accepted
+        self._at_once = at_once
         self._resting: dict[socket.socket, asyncio.TimerHandle] = {}
         for sock in self._listeners:
             loop.add_reader(sock.fileno(), self._accept, sock)
@@ -52,7 +54,7 @@ class Acceptor:
                 sock.close()
 
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPTS):
+        for _ in range(self._at_once):
             try:
                 sock, remote = listener.accept()
             except (BlockingIOError, InterruptedError):

@@ -8,6 +8,7 @@ any. What a turn of the loop produces for one connection goes out in one write, 
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +29,11 @@ MATE_OUTPUT: Final = 16 * 1024 * 1024
 """The same for a server of the mesh, which is sent all our entries at once when it joins."""
 
 PAUSE_OUTPUT: Final = 64 * 1024
-"""Who lets so much wait is not read from either, until it has caught up."""
+"""A client that lets so much wait is not read from either, until it has caught up: it pays for its own questions.
+
+Servers go on reading each other, and clients their server: two sides that each wait for the other to read would wait
+for ever.
+"""
 
 LINGER: Final = 1.0
 """Seconds for which a connection that we close may take to read our last words and to close as well."""
@@ -58,7 +63,7 @@ class Pump:
         self.lingering: set[Channel] = set()
         self._drained: asyncio.Future[None] | None = None
         self.told = False
-        """Whether an owner was told something: more may be scheduled then, and the loop must go round."""
+        """Whether something was told while flushing: more may be scheduled then, and the loop must go round."""
         self._full: list[Channel] = []
         self._scheduled = False
         # A selector of ours calls before it waits; any other loop goes round once more for a callback.
@@ -166,13 +171,13 @@ class Channel:
 
     def flush(self) -> None:
         """Write what waits, as far as the kernel takes it."""
-        if self._writing or self._fd < 0:
+        if self._writing or not self._out or self._fd < 0:
             return
         self._write()
         if self._out and self._fd >= 0:
             self._writing = True
             self._pump.loop.add_writer(self._fd, self._writable)
-            if len(self._out) > PAUSE_OUTPUT:
+            if self.limit <= CLIENT_OUTPUT and len(self._out) > PAUSE_OUTPUT:
                 self._pump.loop.remove_reader(self._fd)
 
     def close(self) -> None:
@@ -258,9 +263,9 @@ class Channel:
 
     def _lose(self, why: str) -> None:
         silently = self._closing
+        self._pump.told = True
         self.abort()
         if not silently:
-            self._pump.told = True
             self._owner.channel_lost(self, why)
 
     def _free(self) -> None:
@@ -307,7 +312,8 @@ async def connect(loop: asyncio.AbstractEventLoop, address: Address, within: flo
             failure = OSError(errno.ETIMEDOUT, f"no answer within {within:g} s")
         except OSError as error:
             sock.close()
-            failure = error
+            # asyncio puts the address in the place of the reason
+            failure = OSError(error.errno, os.strerror(error.errno)) if error.errno else error
         except BaseException:
             sock.close()
             raise

@@ -1,6 +1,7 @@
 """Turns a machine of the Server shape in asyncio: events in, effects carried out, one timer (docs/design.md section 3)."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
@@ -50,6 +51,8 @@ class Runner(Generic[EventT, EffectT]):
         self._busy = False
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
+        self._set_for = math.inf
+        """The deadline, by the machine's clock, that the timer was set for."""
 
     def step(self, event: EventT) -> None:
         """Feed an event. If one is being dealt with, this one comes after it."""
@@ -76,17 +79,16 @@ class Runner(Generic[EventT, EffectT]):
     def _set_timer(self) -> None:
         # One that goes off too early does no harm: it looks again. So it is set anew only to make it earlier.
         deadline = self._machine.next_deadline()
-        if deadline is None or self._stopped:
+        if deadline is None or deadline >= self._set_for or self._stopped:
             return
-        when = self._loop.time() + max(0.0, deadline - now())
         if self._timer is not None:
-            if self._timer.when() <= when:
-                return
             self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._look)
+        self._set_for = deadline
+        self._timer = self._loop.call_later(max(0.0, deadline - now()), self._look)
 
     def _look(self) -> None:
         self._timer = None
+        self._set_for = math.inf
         deadline = self._machine.next_deadline()
         if deadline is not None and deadline <= now():
             self.step(self._tick)

@@ -45,6 +45,9 @@ from trunkline.wire.messages import AnyMessage, Goodbye, MateHello, MateWelcome
 BACKLOG: Final = 4096
 """Connections that the kernel keeps until they are accepted: all clients of a mate that dies come at once."""
 
+ACCEPTS: Final = 64
+"""Most connections that one listener accepts before others have their turn."""
+
 DIAL_TIMEOUT: Final = 3.0
 """Seconds after which a mate that does not answer is given up for this time."""
 
@@ -121,7 +124,7 @@ class SwitchboardServer:
         self._runner: Runner[ServerEvent, ServerEffect] = Runner(
             loop, machine, carry_out=self._carry_out, settle=self._pump.flush_later, tick=Tick()
         )
-        self._acceptor = Acceptor(loop, listeners, self._accepted)
+        self._acceptor = Acceptor(loop, listeners, self._accepted, at_once=ACCEPTS)
         self._running = True
         _log.info("switchboard %s listens on %s", self.config.id, ", ".join(map(str, self._bound)))
         self._runner.step(Tick())

@@ -20,8 +20,19 @@ class MeetingWriter(asyncio.StreamWriter):
         return self.peer if name == "peer" else super().get_extra_info(name, default)
 
 
+class _Protocol(asyncio.StreamReaderProtocol):
+    """Holds on to its reader, which asyncio's own does for servers only.
+
+    A task that serves a connection which it accepted is often held by nothing but what it waits for: the reader.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(reader, loop=loop)
+        self.reader = reader
+
+
 def streams_at_once(conn: Connection) -> tuple[asyncio.StreamReader, MeetingWriter] | None:
-    """Return streams over ``conn``, which they own from then on; None if this loop can't do it without waiting.
+    """Return streams over ``conn``, which they own from then on; None if this loop can't without waiting.
 
     `asyncio.open_connection` waits for two turns of the loop before it returns. asyncio's own loops can make the
     transport at once; others need `streams`.
@@ -31,7 +42,7 @@ def streams_at_once(conn: Connection) -> tuple[asyncio.StreamReader, MeetingWrit
     if make is None:
         return None
     reader = asyncio.StreamReader(LIMIT, loop)
-    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    protocol = _Protocol(reader, loop)
     return reader, _writer(make(conn, protocol), protocol, reader, conn.peer)
 
 
@@ -39,7 +50,7 @@ async def streams(conn: Connection) -> tuple[asyncio.StreamReader, MeetingWriter
     """Return streams over ``conn``, which they own from then on."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(LIMIT, loop)
-    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    protocol = _Protocol(reader, loop)
     try:
         transport, _ = await loop.create_connection(lambda: protocol, sock=conn)
     except BaseException:

@@ -57,6 +57,8 @@ class Mesh:
         """Server id -> since when it is missed."""
         self.sees: dict[str, tuple[Member, ...]] = {}
         """Connected server id -> whom it says that it is connected to."""
+        self.hearsay: dict[str, tuple[Member, float]] = {}
+        """Server id -> whom a mate sees and we never saw ourselves, and since when we know: missed as well."""
         self.targets: dict[str, Target] = {}
         """Address -> what we do about it."""
         self._by_conn: dict[int, str] = {}
@@ -195,6 +197,7 @@ class Mesh:
             self._ours.add(conn)
         self.members[them.id] = them
         self.missing.pop(them.id, None)
+        self.hearsay.pop(them.id, None)
         target = self.targets.get(them.address)
         if target is not None and not target.conn:
             del self.targets[them.address]
@@ -220,6 +223,12 @@ class Mesh:
         """A mate's heartbeat says whom it is connected to."""
         self.sees[server] = message.sees
         self.learn(message.sees, now)
+        heard = {member.id: member for sees in self.sees.values() for member in sees}
+        self.hearsay = {
+            server: (member, self.hearsay.get(server, (member, now))[1])
+            for server, member in sorted(heard.items())
+            if server != self.me.id and server not in self.members
+        }
 
     def lost(self, conn: int, now: float) -> str | None:
         """A connection ended. Returns the id of the server that is missing now, if it was a link."""
@@ -295,12 +304,14 @@ class Mesh:
         that it sees it.
         """
         found: dict[str, Member] = {}
-        for server, since in self.missing.items():
-            if now - since < grace:
+        missed = [(self.members[server], since) for server, since in self.missing.items()]
+        for member, since in missed + list(self.hearsay.values()):
+            server = member.id
+            if now - since < grace or server in self.links:
                 continue
-            found[server] = self.members[server]
+            found[server] = member
             for mate in sorted(self.sees):
-                if any(member.id == server for member in self.sees[mate]):
+                if any(seen.id == server for seen in self.sees[mate]):
                     found[mate] = self.members[mate]
                     break
         return tuple(found.values())
@@ -314,6 +325,7 @@ class Mesh:
             tuple(sorted(self.members.items())),
             tuple(sorted(self.missing.items())),
             tuple(sorted(self.sees.items())),
+            tuple(self.hearsay.items()),
             tuple(sorted((address, target.freeze()) for address, target in self.targets.items())),
             tuple(sorted(self._by_conn.items())),
             tuple(sorted(self._dialled.items())),
@@ -325,12 +337,13 @@ class Mesh:
 
     def restore(self, snapshot: tuple[object, ...]) -> None:
         """Become what was snapshot."""
-        links, members, missing, sees, targets, by_conn, dialled, ours, selves, next_conn, drawn = snapshot
+        links, members, missing, sees, hearsay, targets, by_conn, dialled, ours, selves, next_conn, drawn = snapshot
         self.links.clear()  # the matcher holds this very dict
         self.links.update(links)  # type: ignore[call-overload]
         self.members = dict(members)  # type: ignore[call-overload]
         self.missing = dict(missing)  # type: ignore[call-overload]
         self.sees = dict(sees)  # type: ignore[call-overload]
+        self.hearsay = dict(hearsay)  # type: ignore[call-overload]
         self.targets = {}
         for address, (parsed, conn, due, pause, since) in targets:  # type: ignore[attr-defined]
             target = self.targets[address] = Target(parsed, since)

@@ -155,7 +155,7 @@ class Server:
         if self._stopped:
             return None
         due = self._sweep_due if self._parties or self._matcher.floors else None
-        for other in (self._mesh.next_deadline(), self._matcher.lazy_due):
+        for other in (self._mesh.next_deadline(), self._matcher.lazy_due, self._matcher.doubt_due):
             if other is not None and (due is None or other < due):
                 due = other
         return due
@@ -216,6 +216,8 @@ class Server:
         self._mesh.tick(now)
         if self._matcher.lazy_due is not None and self._matcher.lazy_due <= now:
             self._beat_mates()
+        if self._matcher.doubt_due is not None and self._matcher.doubt_due <= now:
+            self._matcher.look_again(now)
         if now >= self._sweep_due:
             self._sweep_due = now + self.config.heartbeat / 2
             self._sweep()

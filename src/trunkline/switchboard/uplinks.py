@@ -110,6 +110,7 @@ class Uplinks:
     def close_all(self) -> None:
         """Close everything, for good."""
         self.finder.stop()
+        self.main = None
         self.elsewhere = {}
         for uplink in list(self.links.values()):
             self._forget(uplink)
@@ -161,7 +162,7 @@ class Uplinks:
         self.up[uplink.conn] = uplink
         self._ctx.timers.set((Timer.UPLINK, uplink.conn), now + uplink.heartbeat)
         if self.main is None:
-            self._make_main(uplink, now)
+            self._make_main(uplink)
         self.learn(message.members)
         return uplink
 
@@ -183,7 +184,7 @@ class Uplinks:
             self.elsewhere = {}
             self.finder.lost(uplink.address)
             if self.up:
-                self._make_main(next(iter(self.up.values())), now)
+                self._make_main(next(iter(self.up.values())))
         else:
             self._retry_elsewhere(now)
         return Down(uplink)
@@ -246,7 +247,7 @@ class Uplinks:
         self._ctx.timers.set((Timer.UPLINK, conn), now + self._ctx.config.dial_timeout)
         self._ctx.out.append(Dial(conn, address))
 
-    def _make_main(self, uplink: Uplink, now: float) -> None:
+    def _make_main(self, uplink: Uplink) -> None:
         self.main = uplink
         for other in list(self.links.values()):
             if other.phase is not Phase.UP and not other.extra:

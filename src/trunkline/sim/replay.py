@@ -1,0 +1,176 @@
+"""Failing runs as small files that run again exactly, and how they are cut down.
+
+A file is JSON: the world (an explored one's spec with the run's actions, or a random one's plan), the name of the
+broken rule that played in it if one did, and what failed. Of an explored run only the choices need to be kept: after
+the last of them the run goes on by itself, first possible step first, to its end. So a run is cut down by leaving
+actions out, as long as the same invariant breaks.
+"""
+
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from trunkline.sim.broken import BROKEN
+from trunkline.sim.engine import Cast, Memo
+from trunkline.sim.explore import at_rest, start
+from trunkline.sim.invariants import Violation
+from trunkline.sim.randomworld import Entry, Plan, run_plan
+from trunkline.sim.report import Failure, Report
+from trunkline.sim.world import Action, World
+from trunkline.sim.worlds import Spec
+
+MOST_STEPS: Final = 20_000
+"""A run that goes on by itself for more steps than this goes on for ever."""
+
+
+class Recording(msgspec.Struct, frozen=True, kw_only=True):
+    """A run to be kept."""
+
+    invariant: str
+    """What it broke, when it was recorded. Empty: it must not break anything (a fault that was mended)."""
+    text: str = ""
+    about: str = ""
+    rule: str = ""
+    """The broken rule that played (`trunkline.sim.broken`)."""
+    spec: Spec | None = None
+    actions: tuple[tuple[Any, ...], ...] = ()
+    plan: Plan | None = None
+
+    @classmethod
+    def load(cls, file: Path) -> "Recording":
+        """Read a file.
+
+        Raises:
+            OSError, msgspec.DecodeError: it can't be read, or is no recording.
+        """
+        return msgspec.json.decode(file.read_bytes(), type=cls)
+
+    def save(self, file: Path) -> None:
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
+
+
+def record(report: Report, spec: Spec, rule: str = "") -> Recording:
+    """Return the recording of an explored run that failed; ``spec`` is the one that was explored."""
+    assert report.failure is not None, "only a failing run is worth keeping"
+    failure = report.failure
+    return Recording(invariant=failure.invariant, text=failure.text, rule=rule, spec=spec, actions=failure.actions)
+
+
+def record_plan(report: Report, plan: Plan, rule: str = "") -> Recording:
+    """Return the recording of a random run that failed."""
+    assert report.failure is not None, "only a failing run is worth keeping"
+    return Recording(invariant=report.failure.invariant, text=report.failure.text, rule=rule, plan=plan)
+
+
+def replay(recording: Recording | Path | str, cast: Cast | None = None) -> Report:
+    """Run a recording (or the file of one) again, and report what happens now."""
+    if not isinstance(recording, Recording):
+        recording = Recording.load(Path(recording))
+    if cast is None and recording.rule:
+        cast = BROKEN[recording.rule].cast
+    if recording.plan is not None:
+        return run_plan(recording.plan, cast)
+    assert recording.spec is not None, "a recording has a spec or a plan"
+    return _replay_actions(recording.spec, recording.actions, cast)
+
+
+def _replay_actions(spec: Spec, actions: tuple[Action, ...], cast: Cast | None) -> Report:
+    began = time.monotonic()
+    done: list[Action] = []
+    failure = None
+    try:
+        world = start(spec, Memo(spec, cast))
+        for action in actions:
+            if _try(world, tuple(action)):
+                done.append(tuple(action))
+        _go_on(world, done)
+    except Violation as violation:
+        failure = Failure(violation.invariant, violation.text, tuple(done))
+    return Report(
+        world=spec.name,
+        about=f"replay of {len(actions)} actions",
+        ok=failure is None,
+        states=0,
+        transitions=len(done),
+        depth=len(done),
+        seconds=time.monotonic() - began,
+        exhausted=False,
+        trace=f"{hash(tuple(map(repr, done))) & 0xFFFFFFFF:08x}",
+        failure=failure,
+    )
+
+
+def _try(world: World, action: Action) -> bool:
+    """Do an action if it is possible here."""
+    if action[0] == "jump" and world.steps():
+        return False
+    probe = world.copy()
+    try:
+        probe.apply(action)
+    except (KeyError, AssertionError, IndexError):
+        return False
+    world.apply(action)
+    return True
+
+
+def _go_on(world: World, done: list[Action]) -> None:
+    for _ in range(MOST_STEPS):
+        steps = world.steps()
+        if steps:
+            action = steps[0]
+        elif at_rest(world):
+            return
+        else:
+            action = ("jump",)
+        world.apply(action)
+        done.append(action)
+    raise Violation("S3", f"the run goes on for more than {MOST_STEPS} actions")
+
+
+def shrink(recording: Recording, cast: Cast | None = None, seconds: float = 30.0) -> Recording:
+    """Return the recording with as much left out as still breaks the same invariant, within a time."""
+    if recording.plan is not None:
+        return _shrink_plan(recording, cast, seconds)
+    actions = recording.actions
+
+    def fails(chosen: tuple[Action, ...]) -> bool:
+        report = replay(msgspec.structs.replace(recording, actions=chosen), cast)
+        return report.failure is not None and report.failure.invariant == recording.invariant
+
+    kept = _minimise(actions, fails, seconds)
+    return msgspec.structs.replace(recording, actions=tuple(kept))
+
+
+def _shrink_plan(recording: Recording, cast: Cast | None, seconds: float) -> Recording:
+    plan = recording.plan
+    assert plan is not None, "asked for a plan's recording"
+
+    def with_entries(entries: tuple[Entry, ...]) -> Recording:
+        return msgspec.structs.replace(recording, plan=msgspec.structs.replace(plan, entries=entries))
+
+    def fails(chosen: tuple[Entry, ...]) -> bool:
+        report = replay(with_entries(chosen), cast)
+        return report.failure is not None and report.failure.invariant == recording.invariant
+
+    return with_entries(tuple(_minimise(plan.entries, fails, seconds)))
+
+
+def _minimise(items: Any, fails: Any, seconds: float) -> tuple[Any, ...]:
+    """Leave out ever smaller runs of items as long as it fails (delta debugging, without the complement step)."""
+    end = time.monotonic() + seconds
+    kept = tuple(items)
+    if not fails(kept):
+        return kept
+    size = max(1, len(kept) // 2)
+    while size and time.monotonic() < end:
+        at = 0
+        while at < len(kept) and time.monotonic() < end:
+            without = kept[:at] + kept[at + size :]
+            if fails(without):
+                kept = without
+            else:
+                at += size
+        size //= 2
+    return kept

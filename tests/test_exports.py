@@ -1,0 +1,43 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import trunkline
+from trunkline import errors
+
+
+def test_all_is_sorted_and_there():
+    assert trunkline.__all__ == sorted(trunkline.__all__)
+    assert all(hasattr(trunkline, name) for name in trunkline.__all__)
+
+
+def test_what_is_imported_is_exported():
+    tree = ast.parse(Path(trunkline.__file__).read_text())
+    imported = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert imported == set(trunkline.__all__)
+
+
+def test_every_error_that_a_caller_may_catch_is_exported():
+    wire_only = {
+        "FrameTooLarge",
+        "MalformedMessage",
+        "MessageNotAllowed",
+        "NotTrunkline",
+        "SilentPeer",
+        "StrangerRefused",
+        "UnknownMessage",
+        "VersionMismatch",
+    }
+    tree = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert tree - wire_only == {name for name in trunkline.__all__ if name in tree}
+
+
+def test_the_blocking_face_does_not_import_asyncio():
+    code = "import sys, trunkline; sys.exit('asyncio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_asynchronous_face_is_a_submodule():
+    code = "from trunkline import aio; assert aio.meet"
+    subprocess.run([sys.executable, "-c", code], check=True)
