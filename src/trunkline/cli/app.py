@@ -5,7 +5,6 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-
 from trunkline.cli.common import Common
 from trunkline.cli.explain import explain
 from trunkline.cli.expose import expose

@@ -29,7 +29,7 @@ from trunkline.switchboard.events import (
 from trunkline.switchboard.explain import explain
 from trunkline.switchboard.matcher import Matcher
 from trunkline.switchboard.mesh import Mesh
-from trunkline.wire.limits import MAX_NAMES, MAX_TEXT
+from trunkline.wire.limits import MAX_MEMBERS, MAX_NAMES, MAX_TEXT
 from trunkline.wire.messages import (
     Alive,
     AskStatus,
@@ -155,7 +155,7 @@ class Server:
         if self._stopped:
             return None
         due = self._sweep_due if self._parties or self._matcher.floors else None
-        for other in (self._mesh.next_deadline(), self._matcher.lazy_due):
+        for other in (self._mesh.next_deadline(), self._matcher.lazy_due, self._matcher.doubt_due):
             if other is not None and (due is None or other < due):
                 due = other
         return due
@@ -167,8 +167,9 @@ class Server:
             self.out.append(Close(event.conn, "this server stops"))
             return
         dialled = self._mesh.opened(event.conn)
-        if not dialled and self._clients >= self.config.max_clients:
-            self._dismiss(event.conn, TooMany("clients on this server", self.config.max_clients))
+        most = self.config.max_clients + MAX_MEMBERS
+        if not dialled and len(self._parties) >= most:
+            self._dismiss(event.conn, TooMany("connections to this server", most))
             return
         role = Role.DIALLED if dialled else Role.NEWCOMER
         self._parties[event.conn] = Party(event.conn, role, event.remote, self._now)
@@ -216,6 +217,8 @@ class Server:
         self._mesh.tick(now)
         if self._matcher.lazy_due is not None and self._matcher.lazy_due <= now:
             self._beat_mates()
+        if self._matcher.doubt_due is not None and self._matcher.doubt_due <= now:
+            self._matcher.look_again(now)
         if now >= self._sweep_due:
             self._sweep_due = now + self.config.heartbeat / 2
             self._sweep()
@@ -284,6 +287,11 @@ class Server:
     # ---- handlers: from clients -------------------------------------------------------------------------------
 
     def _on_hello(self, party: Party, message: Hello) -> None:
+        # Not when it connects: it might be a server, and a server full of clients must stay in the mesh.
+        if self._clients >= self.config.max_clients:
+            self._dismiss(party.conn, TooMany("clients on this server", self.config.max_clients))
+            self._lose(party.conn, "one client too many")
+            return
         party.role = Role.CLIENT
         party.notices = message.notices
         self._clients += 1
