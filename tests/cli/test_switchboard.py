@@ -82,7 +82,7 @@ def test_most_clients(lost):
     waiting.wait_for_line("waits for", WITHIN)
     refused = lost.run("names")
     assert refused.returncode == 1
-    assert "too many clients: the limit is 1" in refused.stderr
+    assert "too many clients on this server: the limit is 1" in refused.stderr
     assert server.returncode is None
 
 
