@@ -1,11 +1,22 @@
 import json
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from tests.cli.conftest import WITHIN
 
 pytestmark = pytest.mark.e2e
+
+DIES = """
+import os, signal, sys
+from trunkline.cli import main, transferring
+transferring._silent = lambda progress: progress.all_done > 8_000_000 and os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(main(sys.argv[1:]))
+"""
+"""The command, in a process that is killed when 8 MB have come."""
 
 
 def test_files_and_folders(cli, me, you, tmp_path):
@@ -47,13 +58,10 @@ def test_the_other_side_comes_again(cli, me, you, tmp_path):
     into = tmp_path / "into"
     into.mkdir()
     sending = cli.start("send", tmp_path / "big", me, you, "--json")
-    taking = cli.start("take", you, me, "--into", into)
-    # Stopped once something has come, so that it is surely in the middle when it dies.
-    while not any(path.stat().st_size > 1 << 20 for path in into.iterdir() if path.is_file()):
-        assert taking.returncode is None
-    taking.freeze()
+    argv = [sys.executable, "-c", DIES, "take", you, me, "--into", into]
+    taking = subprocess.run(argv, env=cli.environment, check=False)
+    assert taking.returncode == -signal.SIGKILL
     assert not (into / "big").exists()
-    taking.kill()
     sending.wait_for_line(f"meeting '{you}' again", WITHIN)
     taken = json.loads(cli.run("take", you, me, "--into", into, "--json").stdout)
     assert sending.wait(WITHIN) == 0

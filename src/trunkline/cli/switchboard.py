@@ -128,8 +128,6 @@ async def _serve(
     announce: "Callable[[SwitchboardServer], None]",
     metrics: str | None,
 ) -> None:
-    import signal
-
     from trunkline.cli.metrics import serving_metrics
     from trunkline.drivers.server_aio import SwitchboardServer
 
