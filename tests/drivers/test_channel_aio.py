@@ -220,16 +220,19 @@ def test_who_does_not_read_is_not_read_from() -> None:
 
 def test_too_much_for_one_write_pauses_reading() -> None:
     async def main() -> None:
-        with bench() as b:
-            for _ in range(30):
-                b.channel.send(BIG)
-            b.pump.flush()
+        with bench(limit=channel_aio.CLIENT_OUTPUT) as b:
+            sent = 0
+            while not b.channel._writing:
+                for _ in range(2 * channel_aio.PAUSE_OUTPUT // len(encode(BIG))):
+                    b.channel.send(BIG)
+                    sent += 1
+                b.pump.flush()
             assert len(b.channel._out) > channel_aio.PAUSE_OUTPUT
             await b.loop.sock_sendall(b.far, PREAMBLE + encode(AskStatus(1)))
             for _ in range(5):
                 await asyncio.sleep(0)
             assert b.owner.messages == []
-            assert len(await b.receive(30)) == 30
+            assert len(await b.receive(sent)) == sent
             while not b.owner.messages:
                 await asyncio.sleep(0)
 
@@ -356,7 +359,7 @@ def test_connecting_takes_no_longer_than_allowed() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         with deaf_listener() as address:
-            with pytest.raises(OSError, match="no answer within 0.01 s"):
+            with pytest.raises(OSError, match=r"answer within 0\.01 s"):
                 await connect(loop, address, 0.01)
             dialling = asyncio.create_task(connect(loop, address, 30))
             await asyncio.sleep(0.01)

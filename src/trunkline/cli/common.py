@@ -82,8 +82,9 @@ def run(main: Coroutine[Any, Any, T], *, spin: float = 0.0) -> T:
     import os
 
     from trunkline.drivers import selector
+    from trunkline.drivers.spin import SPIN_VARIABLE
 
-    chosen = None if spin == 0.0 and os.environ.get(selector.SPIN_VARIABLE) else spin
+    chosen = None if spin == 0.0 and os.environ.get(SPIN_VARIABLE) else spin
     return selector.run(_until_told(main), spin=chosen)
 
 

@@ -241,7 +241,7 @@ class SwitchboardServer:
                 channel.limit = MATE_OUTPUT
             try:
                 self._runner.step(Received(channel.conn, message))
-            except Exception:
+            except Exception:  # noqa: BLE001 - logged, with its trace
                 # A fault of ours that one connection's message brings out must not end the others.
                 _log.exception("a message of %s could not be dealt with: %r", channel.remote, message)
                 self.channel_broken(channel, RemoteError("this server failed on that message"))

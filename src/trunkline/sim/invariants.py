@@ -126,7 +126,7 @@ def check_returns(world: "World") -> None:
 def unmet(world: "World") -> list[tuple[Any, Any]]:
     """Return the pairs of requests that wait although they match."""
     waiting = world.waiting()
-    pairs = []
+    pairs: list[tuple[Any, Any]] = []
     for place, one in enumerate(waiting):
         pairs.extend((one, other) for other in waiting[place + 1 :] if one.fits(other))
     return pairs

@@ -400,7 +400,7 @@ def make_rid(site: int, incarnation: int, place: int) -> bytes:
 
 
 def settle(world: World, until: float, choose: Callable[[list[Action]], Action] | None = None) -> list[Action]:
-    """Let a world run without faults until nothing is under way and no timer is due before ``until``; return the run."""
+    """Let a world run without faults until nothing is under way and no timer is due before ``until``: the run."""
     run: list[Action] = []
     idle = 0
     while True:
