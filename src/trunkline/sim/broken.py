@@ -1,5 +1,4 @@
 """Deliberately broken rules."""
 
-from trunkline.sim.engine import Cast
 
 BROKEN: dict[str, object] = {}

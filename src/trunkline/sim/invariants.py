@@ -29,7 +29,7 @@ MACHINE_FAULT: Final = "machine"
 """Not an invariant of the protocol: a machine raised, or broke its contract with the driver."""
 
 
-class Violation(Exception):  # noqa: N818 (what it is, not that it was raised)
+class Violation(Exception):
     """An invariant does not hold."""
 
     def __init__(self, invariant: str, text: str) -> None:
