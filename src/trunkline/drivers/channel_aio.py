@@ -26,7 +26,11 @@ MATE_OUTPUT: Final = 16 * 1024 * 1024
 """The same for a server of the mesh, which is sent all our entries at once when it joins."""
 
 PAUSE_OUTPUT: Final = 64 * 1024
-"""Who lets so much wait is not read from either, until it has caught up."""
+"""A client that lets so much wait is not read from either, until it has caught up: it pays for its own questions.
+
+Servers go on reading each other, and clients their server: two sides that each wait for the other to read would wait
+for ever.
+"""
 
 LINGER: Final = 1.0
 """Seconds for which a connection that we close may take to read our last words and to close as well."""
@@ -170,7 +174,7 @@ class Channel:
         if self._out and self._fd >= 0:
             self._writing = True
             self._pump.loop.add_writer(self._fd, self._writable)
-            if len(self._out) > PAUSE_OUTPUT:
+            if self.limit <= CLIENT_OUTPUT and len(self._out) > PAUSE_OUTPUT:
                 self._pump.loop.remove_reader(self._fd)
 
     def close(self) -> None:

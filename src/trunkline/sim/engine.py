@@ -86,6 +86,7 @@ class Engine:
         self._matched: set[int] = set()
         self._counted: set[int] = set()
         self._elsewhere: set[int] = set()
+        self._quiet: set[int] = set()
         self.on_step: Callable[[Any, Any, Any], None] | None = None
         """Called with machine, event and effects of each step that is really made: for traces."""
 
@@ -99,6 +100,8 @@ class Engine:
             self._codes[key] = code
             if isinstance(thing, msg.Matched):
                 self._matched.add(code)
+            if isinstance(thing, msg.Alive | msg.MateAlive):
+                self._quiet.add(code)
             if isinstance(thing, msg.Elsewhere):
                 self._elsewhere.add(code)
             if isinstance(thing, msg.Message) and not isinstance(thing, UNCOUNTED):
@@ -110,6 +113,9 @@ class Engine:
 
     def is_matched(self, code: int) -> bool:
         return code in self._matched
+
+    def is_heartbeat(self, code: int) -> bool:
+        return code in self._quiet
 
     def is_elsewhere(self, code: int) -> bool:
         return code in self._elsewhere

@@ -1,4 +1,6 @@
-"""Large random worlds from a seed: heartbeats on, messages delayed, faults at random (docs/spec/switchboard.md section 8).
+"""Large random worlds from a seed: heartbeats on, messages delayed, faults at random.
+
+See docs/spec/switchboard.md section 12.
 
 A seed gives a *plan*: who there is, who wants what and when, and which fault strikes when. The plan and the seed give
 the run, to the last delay. So a failing plan can be cut down by leaving entries out (`trunkline.sim.replay`).

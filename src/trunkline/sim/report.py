@@ -47,7 +47,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         parts = [f"{self.world}: {self.about}"]
         if self.states:
             rate = self.states / self.seconds if self.seconds else 0.0
-            frontier = "frontier exhausted: exhaustive" if self.exhausted else "bounded: not exhaustive"
+            frontier = "frontier exhausted: exhaustive" if self.exhausted else "stopped by a bound: not exhaustive"
+            if self.exhausted and self.notes:
+                frontier = "frontier exhausted, within the bound below"
             parts.append(
                 f"  {self.states:,} states, {self.transitions:,} transitions, depth {self.depth}, "
                 f"{self.ends:,} ends, {self.seconds:.1f} s ({rate:,.0f} states/s)"

@@ -1,4 +1,6 @@
-"""A world: servers and clients as pure machines, a network of queues, and one clock (docs/spec/switchboard.md section 8).
+"""A world: servers and clients as pure machines, a network of queues, and one clock.
+
+See docs/spec/switchboard.md section 12.
 
 A world moves by *actions*, small tuples of JSON values, so that a run is a list of them and replays exactly:
 
@@ -71,6 +73,7 @@ class World:
         "net",
         "news",
         "now",
+        "slack",
         "spec",
         "states",
         "touched",
@@ -86,6 +89,8 @@ class World:
         self.incarnations = [0] * sites
         self.facts: frozenset[Fact] = frozenset()
         self.left = 0
+        self.slack: int | None = None
+        """How often the run may still leave its first possible step; None: as often as it likes."""
         self.calm_since = 0.0
         self.count = 0
         self.news: list[int] | None = None
@@ -103,6 +108,7 @@ class World:
         new.incarnations = self.incarnations.copy()
         new.facts = self.facts
         new.left = self.left
+        new.slack = self.slack
         new.calm_since = self.calm_since
         new.count = self.count
         new.news = None
@@ -114,6 +120,7 @@ class World:
         return (
             self.now,
             self.left,
+            self.slack,
             self.count,
             tuple(self.states),
             tuple(self.incarnations),

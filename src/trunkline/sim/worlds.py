@@ -46,6 +46,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a server that crashed may come back, at any time after."""
     heartbeat: float = 3600.0
     """Seconds; this large they never come in an explored world."""
+    eager: bool = False
+    """Whether heartbeats arrive at once, and timers that are due together fire in the order of sites: a bound on what is
+    explored, for worlds that need heartbeats. A report says so."""
     counting: bool = False
     """Whether the messages are counted and held against the budget (S5)."""
     budget: int = 0
@@ -62,6 +65,19 @@ def _meet(servers: str, *pairs: str) -> ClientSpec:
 
 def _named(*specs: Spec) -> dict[str, Spec]:
     return {spec.name: spec for spec in specs}
+
+
+def budget_world(servers: int) -> Spec:
+    """Return the world in which the messages of one meeting are counted, whatever the order (S5)."""
+    order = "".join(str(i) for i in range(servers))
+    return Spec(
+        name=f"budget-{servers}",
+        about=f"{servers} server(s), 2 clients at the first and the last, messages counted",
+        servers=servers,
+        clients=(_meet(order, "ab"), _meet(order[::-1], "ba")),
+        counting=True,
+        budget=4 if servers == 1 else 6 + 3 * (servers - 1),
+    )
 
 
 WORLDS: Final = _named(
@@ -120,6 +136,8 @@ WORLDS: Final = _named(
         servers=3,
         clients=(_meet("012", "ab"), _meet("120", "ba")),
         cuts=((0, 1),),
+        heartbeat=2.0,
+        eager=True,
     ),
     Spec(
         name="d-cutting",
@@ -127,6 +145,8 @@ WORLDS: Final = _named(
         servers=3,
         clients=(_meet("012", "ab"), _meet("120", "ba")),
         kinds=("cut",),
+        heartbeat=2.0,
+        eager=True,
     ),
     Spec(
         name="e",
@@ -134,5 +154,6 @@ WORLDS: Final = _named(
         servers=2,
         clients=(_meet("01", "p"), _meet("01", "ap"), _meet("10", "bp")),
     ),
+    *(budget_world(servers) for servers in range(1, 6)),
 )
-"""The small worlds that are explored. DESIGN section 8; the letters are those of docs/spec/switchboard.md section 8."""
+"""The small worlds that are explored; docs/spec/switchboard.md section 12 lists them."""

@@ -1,6 +1,6 @@
 """Matching and replication: who is matched with whom, by one server or by two.
 
-See docs/spec/switchboard.md sections 3 to 5.
+See docs/spec/switchboard.md sections 3, 4 and 7.
 
 Theory of operation. Every server knows every waiting entry. An entry belongs to the server that its client lodged it
 with, the owner, and nobody else may commit it or say that it is gone. A match between two of our own entries is
@@ -49,6 +49,10 @@ from trunkline.wire.messages import (
 LAZY_DELAY: Final = 1.0
 """Seconds that a removal may wait for a heartbeat to ride on."""
 
+DOUBT_DELAY: Final = 1.5
+"""Seconds after which a mate's entry that is held for matched, by somebody else's word, is looked at again: longer than
+its owner may take to say so itself. A look comes once in this time, so one entry may wait twice as long."""
+
 _NOTHING: Final[dict[bytes, Entry]] = {}
 
 MAX_FLOORS: Final = 10_000
@@ -89,6 +93,12 @@ class Matcher:
         self.lazy: list[Removal] = []
         """Removals that wait for the next heartbeat."""
         self.lazy_due: float | None = None
+        self.doubt_due: float | None = None
+        """When `look_again` is due."""
+        self._doubts: list[tuple[str, bytes, int]] = []
+        """Others' entries (owner, rid, n) that were marked as taken since the last look, by another than their owner."""
+        self._older: list[tuple[str, bytes, int]] = []
+        """The same, before the last look."""
         self.matches = 0
         self._sent_to: list[PostEntry] = []
         """Others' posts to which we proposed since their owner's last heartbeat."""
@@ -293,9 +303,10 @@ class Matcher:
 
     def granted(self, mate: str, message: Granted, now: float) -> None:
         """Our proposal is granted: tell our client."""
-        proposal = self.proposals.pop(message.match, None)
+        proposal = self.proposals.get(message.match)
         if proposal is None or proposal.mate != mate:
             return
+        del self.proposals[message.match]
         entry, target = proposal.entry, proposal.target
         known = self.table.get(mate, target.rid)
         if entry is None:
@@ -341,9 +352,10 @@ class Matcher:
 
     def declined(self, mate: str, message: Declined, now: float) -> None:
         """Our proposal is refused: our entry stays queued."""
-        proposal = self.proposals.pop(message.match, None)
+        proposal = self.proposals.get(message.match)
         if proposal is None or proposal.mate != mate:
             return
+        del self.proposals[message.match]
         target = proposal.target
         if isinstance(target, PostEntry):
             target.full = True  # until its owner says that it has room
@@ -550,10 +562,27 @@ class Matcher:
         for entry in self.table.attempts(rid):
             if entry.n > n or isinstance(entry, PostEntry):
                 continue
-            if entry.owner:
-                entry.taken = True
-            else:
+            if not entry.owner:
                 self._drop_own([entry], now)
+            elif not entry.taken:
+                entry.taken = True
+                self._doubts.append((entry.owner, entry.rid, entry.n))
+                if self.doubt_due is None:
+                    self.doubt_due = now + DOUBT_DELAY
+
+    def look_again(self, now: float) -> None:
+        """Hold entries for free again that were matched by others' word, if their owners did not confirm it.
+
+        Whoever granted the match may have been lost, or cut off from the owner, before the grant arrived; the owner
+        then lets its entry wait on, and can't know who was told otherwise.
+        """
+        due, self._older, self._doubts = self._older, self._doubts, []
+        self.doubt_due = now + DOUBT_DELAY if self._older else None
+        for owner, rid, n in due:
+            entry = self.table.get(owner, rid)
+            if entry is not None and entry.n == n and entry.taken:
+                entry.taken = False
+                self._answer(entry)
 
     def _drop_own(self, entries: Sequence[Entry], now: float) -> None:
         """Remove entries of ours that end without a match by us, and tell the mates."""
@@ -634,13 +663,14 @@ class Matcher:
             floors,
             tuple(self.lazy),
             self.lazy_due,
+            (tuple(self._doubts), tuple(self._older), self.doubt_due),
             self.matches,
             self._draw.count,
         )
 
     def restore(self, snapshot: tuple[object, ...]) -> None:
         """Become what was snapshot."""
-        table, proposals, sent_to, floors, lazy, self.lazy_due, self.matches, self._draw.count = snapshot  # type: ignore[assignment]
+        table, proposals, sent_to, floors, lazy, self.lazy_due, doubts, self.matches, self._draw.count = snapshot  # type: ignore[assignment]
         self.table.restore(table)  # type: ignore[arg-type]
         self.lodged = {}
         for entry in self.table.own.values():
@@ -659,6 +689,9 @@ class Matcher:
             self._sent_to.append(post)
         self.floors = dict(floors)  # type: ignore[call-overload]
         self.lazy = list(lazy)  # type: ignore[call-overload]
+        newer, older, self.doubt_due = doubts  # type: ignore[misc]
+        self._doubts = list(newer)
+        self._older = list(older)
 
     def _is_there(self, entry: Entry) -> bool:
         return self.table.get(entry.owner, entry.rid) is entry

@@ -57,6 +57,8 @@ class Mesh:
         """Server id -> since when it is missed."""
         self.sees: dict[str, tuple[Member, ...]] = {}
         """Connected server id -> whom it says that it is connected to."""
+        self.hearsay: dict[str, tuple[Member, float]] = {}
+        """Server id -> whom a mate sees and we never saw ourselves, and since when we know: missed as well."""
         self.targets: dict[str, Target] = {}
         """Address -> what we do about it."""
         self._by_conn: dict[int, str] = {}
@@ -65,6 +67,7 @@ class Mesh:
         """Connection -> address, for dials whose answer is awaited."""
         self._ours: set[int] = set()
         """Of the links that are up, those that we dialled."""
+        self._join = frozenset(map(str, config.join))
         self._selves: set[str] = {str(config.address)}
         """Addresses at which we found ourselves: never dialled again."""
         self._draw = draw
@@ -85,20 +88,30 @@ class Mesh:
     def tick(self, now: float) -> None:
         """Dial whoever is due, and forget whom nobody has seen for long."""
         for address, target in list(self.targets.items()):
-            if now - target.since >= FORGET and not target.conn and self._is_member_address(address):
+            if now - target.since >= FORGET and not target.conn and self._may_forget(address):
                 self._forget(address)
             elif not target.conn and target.due <= now:
                 self._next_conn += 1
                 target.conn = self._next_conn
                 self._dialled[target.conn] = address
                 self.out.append(Dial(target.conn, target.address))
+        for server in [server for server, since in self._undialled() if now - since >= FORGET]:
+            self._drop_member(server)
+            self.out.append(Log("server forgotten", server))
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do."""
-        return min((target.due for target in self.targets.values() if not target.conn), default=None)
+        due = [target.due for target in self.targets.values() if not target.conn]
+        due += [since + FORGET for _, since in self._undialled()]
+        return min(due, default=None)
 
-    def _is_member_address(self, address: str) -> bool:
-        return any(member.address == address for member in self.members.values())
+    def _undialled(self) -> list[tuple[str, float]]:
+        """Return the missing members that can't be dialled: a bad address, or ours. They are forgotten all the same."""
+        return [(s, since) for s, since in self.missing.items() if self.members[s].address not in self.targets]
+
+    def _may_forget(self, address: str) -> bool:
+        # An address of the join list is given up only if somebody was there. One that we were told of may be a lie.
+        return address not in self._join or any(member.address == address for member in self.members.values())
 
     def _forget(self, address: str) -> None:
         del self.targets[address]
@@ -195,6 +208,7 @@ class Mesh:
             self._ours.add(conn)
         self.members[them.id] = them
         self.missing.pop(them.id, None)
+        self.hearsay.pop(them.id, None)
         target = self.targets.get(them.address)
         if target is not None and not target.conn:
             del self.targets[them.address]
@@ -212,6 +226,8 @@ class Mesh:
                 continue
             if member.id not in self.members and len(self.members) + 1 >= MAX_MEMBERS:
                 continue
+            if len(self.targets) >= MAX_MEMBERS + len(self._join):
+                return  # more than a mesh can have: these are lies
             known = self.members.get(member.id)
             if known is None or known.incarnation < member.incarnation:
                 self._aim(member.address, now)
@@ -220,6 +236,12 @@ class Mesh:
         """A mate's heartbeat says whom it is connected to."""
         self.sees[server] = message.sees
         self.learn(message.sees, now)
+        heard = {member.id: member for sees in self.sees.values() for member in sees}
+        self.hearsay = {
+            server: (member, self.hearsay.get(server, (member, now))[1])
+            for server, member in sorted(heard.items())
+            if server != self.me.id and server not in self.members
+        }
 
     def lost(self, conn: int, now: float) -> str | None:
         """A connection ended. Returns the id of the server that is missing now, if it was a link."""
@@ -295,12 +317,14 @@ class Mesh:
         that it sees it.
         """
         found: dict[str, Member] = {}
-        for server, since in self.missing.items():
-            if now - since < grace:
+        missed = [(self.members[server], since) for server, since in self.missing.items()]
+        for member, since in missed + list(self.hearsay.values()):
+            server = member.id
+            if now - since < grace or server in self.links:
                 continue
-            found[server] = self.members[server]
+            found[server] = member
             for mate in sorted(self.sees):
-                if any(member.id == server for member in self.sees[mate]):
+                if any(seen.id == server for seen in self.sees[mate]):
                     found[mate] = self.members[mate]
                     break
         return tuple(found.values())
@@ -314,6 +338,7 @@ class Mesh:
             tuple(sorted(self.members.items())),
             tuple(sorted(self.missing.items())),
             tuple(sorted(self.sees.items())),
+            tuple(self.hearsay.items()),
             tuple(sorted((address, target.freeze()) for address, target in self.targets.items())),
             tuple(sorted(self._by_conn.items())),
             tuple(sorted(self._dialled.items())),
@@ -325,12 +350,13 @@ class Mesh:
 
     def restore(self, snapshot: tuple[object, ...]) -> None:
         """Become what was snapshot."""
-        links, members, missing, sees, targets, by_conn, dialled, ours, selves, next_conn, drawn = snapshot
+        links, members, missing, sees, hearsay, targets, by_conn, dialled, ours, selves, next_conn, drawn = snapshot
         self.links.clear()  # the matcher holds this very dict
         self.links.update(links)  # type: ignore[call-overload]
         self.members = dict(members)  # type: ignore[call-overload]
         self.missing = dict(missing)  # type: ignore[call-overload]
         self.sees = dict(sees)  # type: ignore[call-overload]
+        self.hearsay = dict(hearsay)  # type: ignore[call-overload]
         self.targets = {}
         for address, (parsed, conn, due, pause, since) in targets:  # type: ignore[attr-defined]
             target = self.targets[address] = Target(parsed, since)
