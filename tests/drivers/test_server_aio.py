@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.drivers.aiokit import LOOPS, Raw, run, server
+from tests.drivers.aiokit import LOOPS, Raw, run, server, until
 from trunkline.drivers import server_aio
 from trunkline.drivers.server_aio import SwitchboardServer
 from trunkline.errors import ConfigError, NameTaken, SilentPeer
@@ -363,8 +363,7 @@ def test_signals_stop_it(number: signal.Signals) -> None:
     async def main() -> None:
         s = server()
         serving = asyncio.create_task(s.serve_forever())
-        while not s.bound:
-            await asyncio.sleep(0)
+        await until(lambda: s.bound)
         raw = await Raw.hello(s.address)
         os.kill(os.getpid(), number)
         assert isinstance(await raw.receive(), Goodbye)
@@ -430,8 +429,7 @@ def test_every_event_and_effect_is_a_line(caplog: pytest.LogCaptureFixture) -> N
             raw.send(AskStatus(1))
             await raw.receive()
             await raw.close()
-            while "lost" not in caplog.text:
-                await asyncio.sleep(0)
+            await until(lambda: "lost" in caplog.text)
 
     caplog.set_level(logging.DEBUG, "trunkline")
     run(main)
