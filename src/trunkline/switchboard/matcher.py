@@ -426,13 +426,14 @@ class Matcher:
         if isinstance(waiting, PostEntry):
             waiting.matched += 1
             generation = waiting.generation if waiting.unique else 0
-        self._send(
-            waiting.conn,
-            Matched(waiting.rid, waiting.n, match, token, False, newcomer.me, newcomer.candidates),
-        )
+        # The active side first: it has the longer way to go, and on a full machine whom we wake takes our core.
         self._send(
             newcomer.conn,
             Matched(newcomer.rid, newcomer.n, match, token, True, waiting.me, waiting.candidates, generation),
+        )
+        self._send(
+            waiting.conn,
+            Matched(waiting.rid, waiting.n, match, token, False, newcomer.me, newcomer.candidates),
         )
         self.matches += 1
         removals = []
