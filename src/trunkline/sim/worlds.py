@@ -47,8 +47,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat: float = 3600.0
     """Seconds; this large they never come in an explored world."""
     eager: bool = False
-    """Whether heartbeats arrive at once, and timers that are due together fire in the order of sites: a bound on what is
-    explored, for worlds that need heartbeats. A report says so."""
+    """Whether heartbeats arrive at once, and timers that are due together fire in the order of sites: a bound on what
+    is explored, for worlds that need heartbeats. A report says so."""
     counting: bool = False
     """Whether the messages are counted and held against the budget (S5)."""
     budget: int = 0
