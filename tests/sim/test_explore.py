@@ -25,9 +25,7 @@ def test_every_order_with_a_fault_at_every_point_of_one_server() -> None:
     assert report.fault_points_done == report.fault_points > 300
 
 
-@pytest.mark.parametrize(
-    ("world", "slack"), [("a", 1), ("a-same", 1), ("a-forming", 0), ("b", 0)], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("world", "slack"), [("a", 1), ("a-same", 1), ("a-forming", 0), ("b", 0)], ids=str)
 def test_a_fault_at_every_point(world: str, slack: int) -> None:
     """The paper's own test (its section 4): crash, loss and restart before and after every message."""
     check(explore(world, faults=1, restart=True, slack=slack, seconds=100))
