@@ -6,6 +6,7 @@ The server is a process of its own on a free loopback port; what is shown is its
 """
 
 import argparse
+import json
 import os
 import resource
 import socket
@@ -16,6 +17,9 @@ from pathlib import Path
 from trunkline.names import Candidate, Candidates
 from trunkline.wire.codec import PREAMBLE, Inbound, encode, encode_candidates
 from trunkline.wire.messages import AskStatus, Hello, Meet, ServerStatus
+
+PER_CLIENT = 1000
+"""Requests that each connection lodges; the server's cap is a little above it."""
 
 
 def resident(pid: int) -> int:
@@ -33,9 +37,7 @@ def start_server(*more: str) -> tuple[subprocess.Popen[str], int]:
         text=True,
     )
     assert server.stdout is not None
-    import json
-
-    port = int(str(json.loads(server.stdout.readline())["listening"][0]).rpartition(":")[2])
+    port = int(str(json.loads(server.stdout.readline())["address"]).rpartition(":")[2])
     return server, port
 
 
@@ -67,18 +69,22 @@ def main() -> None:
         Candidates(b"p" * 8, (Candidate("unix", "@trunkline-0123456789abcdef"), Candidate("tcp4", "192.0.2.77", 40123)))
     )
 
-    server, port = start_server("--max-requests", str(args.requests + 1))
+    server, port = start_server()
     try:
-        client = Client(port)
-        client.settle()
+        clients = [Client(port) for _ in range(-(-args.requests // PER_CLIENT))]
+        for client in clients:
+            client.settle()
         before = resident(server.pid)
         for number in range(args.requests):
             rid = number.to_bytes(16, "big")
-            client.sock.sendall(encode(Meet(rid, 1, f"waiting-{number:06}", f"wanted-{number:06}", blob)))
-        client.settle()
+            request = Meet(rid, 1, f"waiting-{number:06}", f"wanted-{number:06}", blob)
+            clients[number // PER_CLIENT].sock.sendall(encode(request))
+        for client in clients:
+            client.settle()
         each = (resident(server.pid) - before) / args.requests
-        print(f"pending request    {each:8.0f} bytes each, of {args.requests} on one connection")
-        client.sock.close()
+        print(f"pending request    {each:8.0f} bytes each, of {args.requests} on {len(clients)} connections")
+        for client in clients:
+            client.sock.close()
     finally:
         server.terminate()
         server.wait()

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Sequence
 
 from trunkline.aio import Switchboard
 from trunkline.drivers.selector import run
@@ -30,12 +31,15 @@ async def start_server(*more: str) -> tuple[Process, str]:
         stderr=DEVNULL,
     )
     assert server.stdout is not None
-    return server, json.loads(await server.stdout.readline())["listening"][0]
+    return server, json.loads(await server.stdout.readline())["address"]
 
 
-async def until_all_wait(probe: Switchboard, clients: int, since: float) -> float:
-    """Return the seconds from ``since`` until the probed server itself holds a request of each client."""
-    while (await probe.status()).meets < clients:  # noqa: ASYNC110 - it is another process that is asked
+async def until_all_wait(probes: Sequence[Switchboard], clients: int, since: float) -> float:
+    """Return the seconds from ``since`` until the probed servers hold a request of each client.
+
+    On a busy machine a few clients settle on the second server from the start: whoever answers first is taken.
+    """
+    while sum([(await probe.status()).meets for probe in probes]) < clients:  # noqa: ASYNC110 - it is another process that is asked
         await asyncio.sleep(0.01)
     return time.perf_counter() - since
 
@@ -55,10 +59,10 @@ async def one_round(clients: int, home: str) -> tuple[float, float]:
             asyncio.create_task(board.meet_socket(f"waiting-{number}", f"absent-{number}"))
             for number, board in enumerate(boards)
         ]
-        lodged = await until_all_wait(probes[0], clients, begun)
+        lodged = await until_all_wait(probes, clients, begun)
         killed = time.perf_counter()
         first.kill()
-        again = await until_all_wait(probes[1], clients, killed)
+        again = await until_all_wait(probes[1:], clients, killed)
         return lodged, again
     finally:
         for task in tasks:

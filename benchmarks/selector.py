@@ -25,7 +25,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import cast
 
-from trunkline.drivers.selector import DEFAULT_SPIN, new_event_loop
+from trunkline.drivers.selector import new_event_loop
+from trunkline.drivers.spin import DEFAULT_SPIN
 
 try:
     import uvloop

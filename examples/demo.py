@@ -67,7 +67,7 @@ class Demo:
     def server(self, *more: str) -> str:
         """Start a switchboard server on a free port, and return its address."""
         process = self.trunkline("switchboard", "--listen", "127.0.0.1:0", "--heartbeat", "0.5", "--json", *more)
-        address = first_line(process)["listening"][0]
+        address = first_line(process)["address"]
         threading.Thread(target=drain, args=(process,), daemon=True).start()
         self.servers.append((address, process))
         return str(address)
@@ -80,7 +80,7 @@ class Demo:
         return address
 
 
-def first_line(process: subprocess.Popen[str]) -> dict[str, list[str]]:
+def first_line(process: subprocess.Popen[str]) -> dict[str, str]:
     """Return the JSON that a command prints when it is ready."""
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -180,14 +180,14 @@ def run(demo: Demo, folder: Path, stack: contextlib.ExitStack) -> None:
     expose = demo.trunkline("expose", "demo/website", f"tcp:127.0.0.1:{port}", "--json")
     first_line(expose)
     reach = demo.trunkline("reach", "demo/website", "--listen", "127.0.0.1:0", "--json")
-    here = int(str(first_line(reach)["listening"]).strip("[]'\"").rpartition(":")[2])
+    here = int(first_line(reach)["listen"].rpartition(":")[2])
     for process in (expose, reach):
         threading.Thread(target=drain, args=(process,), daemon=True).start()
     say(f"`trunkline expose demo/website tcp:127.0.0.1:{port}` and `trunkline reach demo/website` run.")
     fetched = 0
-    for killed in ("", demo.kill_server(), demo.kill_server()):
+    for killed in range(3):
         if killed:
-            say(f"The server at {killed} was killed (SIGKILL).")
+            say(f"The server at {demo.kill_server()} is killed (SIGKILL).")
         for _ in range(20):
             assert fetch(here, "/index.html") == (site / "index.html").read_bytes()
             fetched += 1

@@ -142,7 +142,7 @@ def test_a_secret_has_limits(board):
 
 def test_the_server_is_found_by_the_settings_and_remembered(server, tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as unused:
-        dead = "127.0.0.1:%d" % unused.getsockname()[1]
+        dead = f"127.0.0.1:{unused.getsockname()[1]}"
     monkeypatch.setenv("TRUNKLINE_SWITCHBOARDS", f"{dead},{server.address}")
     monkeypatch.setenv("TRUNKLINE_HOME", str(tmp_path))
     with trunkline.Switchboard() as board:

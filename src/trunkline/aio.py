@@ -23,7 +23,7 @@ import msgspec
 from trunkline.drivers.addresses import place
 from trunkline.drivers.client_aio import AsyncClient
 from trunkline.drivers.home import Home
-from trunkline.drivers.sockets import Connection
+from trunkline.drivers.sockets import Connection, hang_up
 from trunkline.drivers.streams_aio import streams, streams_at_once
 from trunkline.errors import ClosedError, ConfigError, MeetTimeout
 from trunkline.names import Address, Peer, Secret, check_name, check_pair
@@ -63,7 +63,7 @@ class _Meeting:
 
     def delivered(self, conn: Connection) -> None:
         if self.future.done():
-            conn.close()
+            hang_up(conn)
             return
         # Made here, the streams are connected in the same turn of the loop in which the caller wakes.
         made = streams_at_once(conn) if self._streams else None
@@ -74,7 +74,7 @@ class _Meeting:
         if self.future.done() and not self.future.cancelled() and self.future.exception() is None:
             made = self.future.result()
             if isinstance(made, Connection):
-                made.close()
+                hang_up(made)
             else:
                 made[1].transport.abort()
 
@@ -171,7 +171,7 @@ class Post:
             self._client.cancel(self._rid)
         self._end(ClosedError(f"the post {self.name!r} is closed"))
         while self._ready:
-            self._ready.popleft().close()
+            hang_up(self._ready.popleft())
 
     async def __aenter__(self) -> Self:
         await self._enter()
@@ -253,7 +253,7 @@ class Post:
         if self._error is None:
             self._ready.appendleft(conn)
         else:
-            conn.close()
+            hang_up(conn)
 
     def _end(self, error: Exception) -> None:
         if self._error is None:

@@ -30,7 +30,7 @@ def putserver(me: str) -> None:
 
     A second call registers the new name in place of the first.
     """
-    global _registered  # noqa: PLW0603 - the paper's interface has one registration for a process
+    global _registered
     new = connect.post(me)
     with _lock:
         old, _registered = _registered, new

@@ -11,7 +11,7 @@ from trunkline.drivers.server_aio import SwitchboardServer
 from trunkline.names import Address
 from trunkline.switchboard.config import ServerConfig
 from trunkline.wire.codec import PREAMBLE, Inbound, encode
-from trunkline.wire.messages import AnyMessage, Hello, Message, Welcome
+from trunkline.wire.messages import Alive, AnyMessage, Hello, Members, Message, Welcome
 
 T = TypeVar("T")
 
@@ -69,14 +69,20 @@ class Raw:
     def send(self, *messages: Message) -> None:
         self.writer.write(b"".join(map(encode, messages)))
 
-    async def receive(self) -> AnyMessage | None:
-        """Return the next message; None when the other side has closed."""
-        while not self._messages:
-            data = await self.reader.read(65536)
-            if not data:
-                return None
-            self._messages += self._inbound.receive_data(data)
-        return self._messages.pop(0)
+    async def receive(self, *, everything: bool = False) -> AnyMessage | None:
+        """Return the next message; None when the other side has closed.
+
+        Heartbeats and news of the mesh, which may come at any time, are passed over unless ``everything`` is wanted.
+        """
+        while True:
+            while not self._messages:
+                data = await self.reader.read(65536)
+                if not data:
+                    return None
+                self._messages += self._inbound.receive_data(data)
+            message = self._messages.pop(0)
+            if everything or not isinstance(message, Alive | Members):
+                return message
 
     async def close(self) -> None:
         self.writer.close()

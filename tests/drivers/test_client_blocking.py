@@ -1,4 +1,5 @@
 import concurrent.futures
+import errno
 import os
 import select
 import signal
@@ -16,6 +17,7 @@ from tests.live import LiveServer
 from trunkline.drivers import peers_blocking
 from trunkline.drivers.addresses import place
 from trunkline.drivers.client_blocking import BlockingClient, Offer
+from trunkline.drivers.sockets import Connection, accept
 from trunkline.errors import ClosedError, InvalidName, LinkClosed, MeetTimeout, NameTaken, NoSwitchboard
 from trunkline.names import Address, Secret
 from trunkline.switchboard.config import ClientConfig
@@ -162,7 +164,7 @@ def test_a_wrong_pair_is_refused_at_once(client):
 
 
 def test_a_timeout_says_what_the_switchboard_knew(client):
-    with pytest.raises(MeetTimeout, match="'nobody' did not come to meet 'me' within 0.1 s") as caught:
+    with pytest.raises(MeetTimeout, match=r"'nobody' did not come to meet 'me' within 0\.1 s") as caught:
         client.meet("me", "nobody", 0.1)
     assert caught.value.explanation
     assert status(client).meets == 0
@@ -176,7 +178,7 @@ def test_a_timeout_of_nothing_still_fails_cleanly(client):
 
 def test_without_a_server_the_error_names_what_was_tried(new_client):
     with socket.create_server(("127.0.0.1", 0)) as unused:
-        address = "127.0.0.1:%d" % unused.getsockname()[1]
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
     with pytest.raises(NoSwitchboard, match=address):
         new_client(address).meet("a", "b", SOON)
 
@@ -187,7 +189,7 @@ def test_a_server_can_be_named(server, new_client):
 
 
 def test_an_unknown_host_is_named_in_the_error(new_client):
-    with pytest.raises(NoSwitchboard, match="no-such-host.invalid"):
+    with pytest.raises(NoSwitchboard, match=r"no-such-host\.invalid"):
         new_client("no-such-host.invalid:7").meet("a", "b", SOON)
 
 
@@ -354,7 +356,7 @@ def test_a_broken_turn_cuts_everything_off_and_the_next_call_starts_afresh(clien
         def next_deadline(self) -> None:
             return None
 
-    with client._lock:
+    with client._turn:
         client._reactor._machine = Broken()
     with pytest.raises(ZeroDivisionError):
         client.meet("a", "b", SOON)
@@ -370,18 +372,14 @@ def test_running_out_of_descriptors_pauses_the_listener(server, new_client, pool
     monkeypatch.setattr(peers_blocking, "ACCEPT_PAUSE", 0.01)
     offer = post(host, "service")
     failed = threading.Event()
-    listener = next(s for s in host._reactor._peers._listeners.sockets if s.family == socket.AF_UNIX)
 
-    class Full:
-        def accept(self) -> None:
+    def full(listener: socket.socket) -> Connection:
+        if not failed.is_set():
             failed.set()
-            host._reactor.pollers._handlers[listener.fileno()] = real
-            raise OSError(24, "Too many open files")
+            raise OSError(errno.EMFILE, "Too many open files")
+        return accept(listener)
 
-    with host._lock:
-        peers = host._reactor._peers
-        real = host._reactor.pollers._handlers[listener.fileno()]
-        host._reactor.pollers._handlers[listener.fileno()] = lambda _: peers.accept(Full())
+    monkeypatch.setattr(peers_blocking, "accept", full)
     with guest.meet("guest", "service", SOON), host.accept(offer, SOON):
         assert failed.is_set()
     host.close_post(offer)

@@ -155,6 +155,14 @@ def test_udp_beside_a_stream(family: int, host: str) -> None:
                 assert right.recv(9) == b"one"
 
 
+def test_hanging_up_is_eof_even_with_something_unread() -> None:
+    a, b = socket.socketpair()
+    with b:
+        b.sendall(b"unread")
+        sockets.hang_up(a)
+        assert b.recv(1) == b""
+
+
 def test_udp_beside_a_unix_stream_is_refused() -> None:
     a, b = socket.socketpair()
     with a, b:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -101,6 +101,19 @@ class Process:
                     raise AssertionError(self._story(f"ended without a line like {pattern!r}"))
                 if not self._changed.wait(limit - time.monotonic()):
                     raise TimeoutError(self._story(f"wrote no line like {pattern!r} in {deadline} s"))
+
+    def wait_until(self, condition: Callable[[str], bool], deadline: float = 10.0) -> None:
+        """Wait until ``condition`` holds of all that was written so far, to either output.
+
+        Raises TimeoutError, or AssertionError if the program's output ended first; both show the output.
+        """
+        limit = time.monotonic() + deadline
+        with self._changed:
+            while not condition("".join(f"{line}\n" for _, line in self._lines)):
+                if self._output_ended:
+                    raise AssertionError(self._story("ended before what was waited for"))
+                if not self._changed.wait(limit - time.monotonic()):
+                    raise TimeoutError(self._story(f"did not come to what was waited for in {deadline} s"))
 
     def wait(self, deadline: float = 10.0) -> int:
         """Wait for the end and for the last of the output; return the exit status. Raises TimeoutError."""

@@ -36,25 +36,25 @@ def dialling(*queue: Candidate) -> Dialling:
 
 def test_staggered() -> None:
     d = dialling(UNIX, LOOP4, LAN)
-    assert d.due(10.0) == UNIX
-    d.dialled(1, 10.0)
-    assert d.due(10.2) is None
+    assert d.is_due(10.0)
+    assert d.dial(1, 10.0) == UNIX
+    assert not d.is_due(10.2)
     assert d.next_deadline() == 10.25
-    assert d.due(10.25) == LOOP4
-    d.dialled(2, 10.25)
+    assert d.is_due(10.25)
+    assert d.dial(2, 10.25) == LOOP4
     d.opened(1)
-    assert d.due(10.5) == LAN, "a connection that stands is not yet the right one"
-    d.dialled(3, 10.5)
-    assert d.due(99.0) is None
+    assert d.is_due(10.5)
+    assert d.dial(3, 10.5) == LAN, "a connection that stands is not yet the right one"
+    assert not d.is_due(99.0)
     assert d.next_deadline() == 13.25
 
 
 def test_the_next_at_once_when_one_fails() -> None:
     d = dialling(UNIX, LOOP4)
-    d.dialled(1, 10.0)
+    d.dial(1, 10.0)
     d.failed(1, "no such file", 10.1)
-    assert d.due(10.1) == LOOP4
-    d.dialled(2, 10.1)
+    assert d.is_due(10.1)
+    assert d.dial(2, 10.1) == LOOP4
     assert not d.over
     d.opened(2)
     assert d.next_deadline() is None
@@ -66,8 +66,8 @@ def test_the_next_at_once_when_one_fails() -> None:
 
 def test_those_that_take_too_long() -> None:
     d = dialling(LAN, WAN)
-    d.dialled(1, 10.0)
-    d.dialled(2, 10.25)
+    d.dial(1, 10.0)
+    d.dial(2, 10.25)
     assert d.expired(12.9) == []
     assert d.expired(13.0) == [1]
     d.failed(1, "no answer", 13.0)
@@ -78,17 +78,18 @@ def test_those_that_take_too_long() -> None:
 
 def test_nobody_to_dial() -> None:
     assert dialling().over
-    assert dialling().due(10.0) is None
+    assert not dialling().is_due(10.0)
 
 
 def test_a_snapshot_is_the_whole_state() -> None:
     d = dialling(UNIX, LOOP4, LAN)
-    d.dialled(1, 10.0)
-    d.dialled(2, 10.25)
+    d.dial(1, 10.0)
+    d.dial(2, 10.25)
     d.opened(1)
     d.failed(2, "refused", 10.3)
     snapshot = d.snapshot()
     other = Dialling.restored(snapshot)
     assert other.snapshot() == snapshot
     assert hash(snapshot)
-    assert other.due(10.3) == LAN
+    assert other.is_due(10.3)
+    assert other.dial(3, 10.3) == LAN

@@ -1,14 +1,29 @@
 """Questions to the main server."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.playbook import Error, Playbook, Wait
-from tests.switchboard.clientside import HELLO, S1, meet, waiting, welcome
+from tests.switchboard.clientside import HELLO, MINE, RID, S1, S2, meet, member, waiting, welcome
 from trunkline.errors import ClosedError, NoSwitchboard
-from trunkline.switchboard.events import Answered, Asked, Close, Dial, Lost, Opened, Received, Send, Stop
+from trunkline.switchboard.events import (
+    Answered,
+    Asked,
+    Cancelled,
+    Close,
+    Dial,
+    Lost,
+    MeetWanted,
+    Opened,
+    Received,
+    Send,
+    Stop,
+)
 from trunkline.wire.messages import (
     Alive,
     AskStatus,
+    Elsewhere,
     Explain,
     Explanation,
     ListNames,
@@ -73,6 +88,21 @@ def test_a_question_goes_to_the_next_server_when_one_is_lost(play: Playbook) -> 
         >> Received(2, STATUS)
         << Answered(7, ServerStatus(7, "s1", 1, "s1:7117", 1.0, 0, 0, 0, 0, 0, (), ()))
     )
+
+
+def test_losing_another_server_does_not_matter(play: Playbook) -> None:
+    waiting(play) >> Received(1, Elsewhere((member("s2"),))) << Dial(2, S2) >> Opened(2, "s2") << Send(2, HELLO)
+    play >> Received(2, welcome("s2")) << Send(2, meet()) >> Asked(AskStatus(7)) << Send(1, AskStatus(1))
+    play >> Received(2, STATUS) >> Lost(2, "reset") >> Received(1, STATUS)
+    play << Answered(7, ServerStatus(7, "s1", 1, "s1:7117", 1.0, 0, 0, 0, 0, 0, (), ()))
+
+
+def test_an_explanation_that_no_server_gave(script: Callable[..., Playbook]) -> None:
+    """The question goes with the scan that failed; the request that wanted it goes on."""
+    play = script(S1)
+    waiting(play, MeetWanted(RID, "alice", "bob", MINE, 10.0)) >> Wait(9.5) << Send(1, Explain(1, "alice", "bob"))
+    play >> Lost(1, "reset") >> Wait(0.2) << Dial(2, S1) >> Lost(2, "refused") >> Cancelled(RID) >> Wait(60.0)
+    assert play.machine.next_deadline() is None
 
 
 @pytest.mark.parametrize("welcomed", [True, False])

@@ -135,6 +135,28 @@ def test_active_gives_up_a_dial_that_takes_too_long(play: Playbook) -> None:
     )  # fmt: skip
 
 
+def test_active_gives_up_one_dial_and_goes_on_with_the_others(play: Playbook) -> None:
+    (
+        waiting(play)
+        >> Received(1, matched(active=True, candidates=THREE))
+        << PeerDial(2, UNIX)
+        >> Wait(0.25)
+        << PeerDial(3, LOOP)
+        >> Wait(0.25)
+        << PeerDial(4, LAN)
+        >> Wait(2.5)
+        << PeerClose(2)
+        >> PeerOpened(3)
+        << PeerSend(3, DIALLED)
+        >> Wait(0.5)
+        << PeerClose(4)
+        >> Wait(1.0)
+        >> PeerData(3, READIED)
+        << PeerSend(3, COMMITTED)
+        << Delivered(RID, 3, BOB)
+    )
+
+
 def test_active_waits_for_ready_until_the_confirm_timeout(play: Playbook) -> None:
     (
         waiting(play)

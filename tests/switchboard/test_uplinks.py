@@ -330,6 +330,16 @@ def test_two_ways_to_one_server_are_one_too_many(play: Playbook) -> None:
     play << Close(2, "another connection to this server is up")
 
 
+def test_what_is_matched_is_not_lodged_elsewhere(play: Playbook) -> None:
+    waiting(play) >> Received(1, matched(active=True)) << PeerDial(2, LAN) >> Received(1, Elsewhere((member("s2"),)))
+    play << Dial(3, S2) >> Opened(3, "s2") << Send(3, HELLO) >> Received(3, welcome("s2"))
+
+
+def test_losing_both_while_the_extra_one_is_dialled(play: Playbook) -> None:
+    waiting(play) >> Received(1, Elsewhere((member("s2"),))) << Dial(2, S2) >> Lost(1, "reset")
+    play >> Lost(2, "refused") >> Wait(0.2) << Dial(3, S1)
+
+
 def test_losing_the_main_server_while_the_extra_one_is_dialled(script: Script) -> None:
     play = script(S1)
     waiting(play) >> Received(1, Elsewhere((member("s2"),))) << Dial(2, S2) >> Lost(1, "reset") >> Wait(0.2)

@@ -8,6 +8,7 @@ any. What a turn of the loop produces for one connection goes out in one write, 
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +29,11 @@ MATE_OUTPUT: Final = 16 * 1024 * 1024
 """The same for a server of the mesh, which is sent all our entries at once when it joins."""
 
 PAUSE_OUTPUT: Final = 64 * 1024
-"""Who lets so much wait is not read from either, until it has caught up."""
+"""A client that lets so much wait is not read from either, until it has caught up: it pays for its own questions.
+
+Servers go on reading each other, and clients their server: two sides that each wait for the other to read would wait
+for ever.
+"""
 
 LINGER: Final = 1.0
 """Seconds for which a connection that we close may take to read our last words and to close as well."""
@@ -172,7 +177,7 @@ class Channel:
         if self._out and self._fd >= 0:
             self._writing = True
             self._pump.loop.add_writer(self._fd, self._writable)
-            if len(self._out) > PAUSE_OUTPUT:
+            if self.limit <= CLIENT_OUTPUT and len(self._out) > PAUSE_OUTPUT:
                 self._pump.loop.remove_reader(self._fd)
 
     def close(self) -> None:
@@ -307,7 +312,8 @@ async def connect(loop: asyncio.AbstractEventLoop, address: Address, within: flo
             failure = OSError(errno.ETIMEDOUT, f"no answer within {within:g} s")
         except OSError as error:
             sock.close()
-            failure = error
+            # asyncio says "Connect call failed" and the address; people are told why it failed.
+            failure = OSError(error.errno, os.strerror(error.errno)) if error.errno else error
         except BaseException:
             sock.close()
             raise
@@ -318,7 +324,10 @@ async def connect(loop: asyncio.AbstractEventLoop, address: Address, within: flo
 
 def reason(error: BaseException) -> str:
     """Return why a socket failed, in the system's words and without the number."""
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.errno and text.startswith("Connect call failed"):
+        text = os.strerror(error.errno)  # asyncio's own words repeat the address and hide the reason
+    return text.lower()
 
 
 def shown(address: Sequence[Any] | str) -> str:

@@ -15,7 +15,7 @@ from trunkline.drivers.channel_aio import MATE_OUTPUT, Channel, Pump, connect, r
 from trunkline.drivers.clock import now
 from trunkline.drivers.peers_aio import PeerSockets
 from trunkline.drivers.runner_aio import Runner
-from trunkline.drivers.sockets import Connection, Listeners
+from trunkline.drivers.sockets import Connection, Listeners, hang_up
 from trunkline.errors import ClosedError, RemoteError
 from trunkline.names import Address
 from trunkline.switchboard.client import Client
@@ -306,7 +306,7 @@ class AsyncClient:
         connection = Connection.adopt(sock, effect.peer)
         sink = self._sinks.get(effect.rid)
         if sink is None:
-            connection.close()
+            hang_up(connection)
             return
         if not sink.lasting:
             del self._sinks[effect.rid]

@@ -22,12 +22,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from trunkline.drivers import interrupts
 from trunkline.drivers.clock import now as clock
+from trunkline.drivers.interrupts import Turn
 from trunkline.drivers.pollers import Ready
 from trunkline.drivers.reactor import Outcome, Reactor
 from trunkline.drivers.sockets import Connection, Listeners
-from trunkline.errors import ClosedError, MeetTimeout
-from trunkline.names import Address, Secret, check_name, check_pair
+from trunkline.errors import ClosedError, LocalError, MeetTimeout
+from trunkline.names import Address, Secret
 from trunkline.switchboard.config import ClientConfig
 from trunkline.switchboard.events import (
     Accepted,
@@ -111,7 +113,7 @@ class BlockingClient:
         _everyone.add(self)
 
     def _start_afresh(self) -> None:
-        self._lock = allocate_lock()
+        self._turn = Turn()
         self._reactor: Reactor | None = None
         self._stream_at = self._datagram_at = b""
         self._meets: dict[bytes, Waiter] = {}
@@ -121,6 +123,7 @@ class BlockingClient:
         self._leader: Waiter | None = None
         self._leader_sleeps = False
         self._followers: dict[Waiter, None] = {}
+        self._owed: list[ClientEvent] = []
         self._wake_at = 0.0
         self._turns = 0
         self._helper: threading.Thread | None = None
@@ -137,23 +140,25 @@ class BlockingClient:
         Raises:
             MeetTimeout, NoSwitchboard, InvalidName, TooMany: see `trunkline.meet`.
         """
-        check_pair(me, you)
         rid = os.urandom(16)
         waiter = Waiter()
-        with self._lock:
-            reactor = self._reactor or self._open()
-            self._meets[rid] = waiter
-            at = self._datagram_at if datagram else self._stream_at
-            deadline = None if timeout is None else clock() + timeout
-            try:
-                self._guard(reactor.step, MeetWanted(rid, me, you, at, deadline, datagram))
-                self._wait(waiter, None)
-            except BaseException:
-                if waiter.conn is not None:
-                    waiter.conn.close()  # made, but interrupted on the way out: the peer reads EOF
-                if self._meets.pop(rid, None) is not None:
-                    self._tell(Cancelled(rid))
-                raise
+        try:
+            with self._turn:
+                reactor = self._reactor or self._open()
+                self._meets[rid] = waiter
+                at = self._datagram_at if datagram else self._stream_at
+                deadline = None if timeout is None else clock() + timeout
+                try:
+                    self._guard(reactor.step, MeetWanted(rid, me, you, at, deadline, datagram))
+                    self._wait(waiter, None)
+                except BaseException:
+                    if self._meets.pop(rid, None) is not None:
+                        self._tell(Cancelled(rid))
+                    raise
+        except BaseException:
+            if waiter.conn is not None:
+                waiter.conn.close()  # made, but interrupted on the way out: the peer reads EOF
+            raise
         if waiter.error is not None:
             if isinstance(waiter.error, MeetTimeout) and timeout is not None:
                 waiter.error.seconds = timeout  # as it was asked for; the machine knows only the moment
@@ -167,22 +172,20 @@ class BlockingClient:
         Raises:
             NoSwitchboard, NameTaken, InvalidName, TooMany: see `trunkline.post`.
         """
-        check_name(name)
         rid = os.urandom(16)
         offer = Offer(rid, name, secret)
         standing = offer.standing
         assert standing is not None, "it was just made"
-        with self._lock:
-            reactor = self._reactor or self._open()
-            self._offers[rid] = offer
-            at = self._datagram_at if datagram else self._stream_at
-            try:
+        try:
+            with self._turn:
+                reactor = self._reactor or self._open()
+                self._offers[rid] = offer
+                at = self._datagram_at if datagram else self._stream_at
                 self._guard(reactor.step, PostWanted(rid, name, at, datagram, unique, secret, backlog))
                 self._wait(standing, None)
-            except BaseException:
-                if self._offers.pop(rid, None) is not None:
-                    self._tell(Cancelled(rid))
-                raise
+        except BaseException:
+            self.close_post(offer)
+            raise
         if offer.error is not None:
             raise offer.error
         return offer
@@ -194,40 +197,47 @@ class BlockingClient:
             MeetTimeout: nobody came within ``timeout`` seconds.
             Displaced, NoSwitchboard, ClosedError: the post is over.
         """
-        with self._lock:
-            if offer.ready:
-                return self._take(offer)
-            if offer.error is not None:
-                raise offer.error
-            waiter = Waiter()
-            offer.acceptors.append(waiter)
-            try:
-                self._wait(waiter, None if timeout is None else clock() + timeout)
-            except BaseException:
-                if waiter.conn is not None:
-                    offer.ready.appendleft((waiter.conn, True))
-                    waiter.conn = None
-                raise
-            finally:
-                if not waiter.done:
-                    offer.acceptors.remove(waiter)
+        waiter = Waiter()
+        try:
+            with self._turn:
+                if offer.ready:
+                    self._take(offer, waiter)
+                elif offer.error is not None:
+                    waiter.error = offer.error
+                else:
+                    offer.acceptors.append(waiter)
+                    try:
+                        self._wait(waiter, None if timeout is None else clock() + timeout)
+                    finally:
+                        if not waiter.done:
+                            offer.acceptors.remove(waiter)
+        except BaseException:
+            if waiter.conn is not None:
+                self._put_back(offer, waiter.conn)
+            raise
         if waiter.error is not None:
             raise waiter.error
         if waiter.conn is None:
             raise MeetTimeout(offer.name, "", timeout or 0.0)
         return waiter.conn
 
-    def _take(self, offer: Offer) -> Connection:
-        conn, told = offer.ready.popleft()
+    def _take(self, offer: Offer, waiter: Waiter) -> None:
+        waiter.conn, told = offer.ready.popleft()
         if not offer.ready and offer.bell >= 0 and offer.error is None:
             os.eventfd_read(offer.bell)
         if not told and offer.error is None:
             self._tell(Accepted(offer.rid))
-        return conn
+
+    def _put_back(self, offer: Offer, conn: Connection) -> None:
+        # Its owner was interrupted on the way out, and may accept again.
+        with self._turn:
+            offer.ready.appendleft((conn, True))
+            if offer.bell >= 0 and len(offer.ready) == 1:
+                os.eventfd_write(offer.bell, 1)
 
     def bell(self, offer: Offer) -> int:
         """Return the descriptor that is readable while `accept` would return at once."""
-        with self._lock:
+        with self._turn:
             if offer.bell < 0:
                 if offer.error is not None:
                     raise offer.error
@@ -237,7 +247,7 @@ class BlockingClient:
 
     def close_post(self, offer: Offer) -> None:
         """Take the post back; connections that nobody accepted are closed."""
-        with self._lock:
+        with self._turn:
             if self._offers.pop(offer.rid, None) is not None:
                 self._tell(Cancelled(offer.rid))
             self._end_offer(offer, ClosedError(f"the post {offer.name!r} is closed"))
@@ -250,7 +260,7 @@ class BlockingClient:
             TrunklineError: what else kept it from being answered.
         """
         waiter = Waiter()
-        with self._lock:
+        with self._turn:
             reactor = self._reactor or self._open()
             self._query += 1
             query = self._query
@@ -267,14 +277,14 @@ class BlockingClient:
 
     def announce(self, payload: bytes) -> None:
         """Broadcast a notice; nothing is said about who got it."""
-        with self._lock:
+        with self._turn:
             if self._reactor is None:
                 self._open()
             self._tell(Announced(payload))
 
     def close(self) -> None:
         """Withdraw everything, close everything, and let whoever waits know. A later call starts afresh."""
-        with self._lock:
+        with self._turn:
             reactor, self._reactor = self._reactor, None
             if reactor is not None:
                 end = ClosedError("the switchboard was closed meanwhile")
@@ -311,6 +321,8 @@ class BlockingClient:
             while not waiter.done:
                 reactor = self._reactor
                 assert reactor is not None, "when it goes, every waiter is done"
+                if self._owed:
+                    self._guard(self._pay, reactor)
                 now = clock()
                 due = reactor.next_deadline()
                 if due is not None and due <= now:
@@ -333,15 +345,20 @@ class BlockingClient:
 
     def _sleep(self, reactor: Reactor, wait: Callable[[float | None], Ready], timeout: float | None) -> Ready | None:
         """Wait without the lock. Return None if the reactor was closed meanwhile."""
-        lock = self._lock
+        turn = self._turn
         reactor.pollers.enter()
-        lock.release()
         try:
+            turn.open()
             ready = wait(timeout)
         finally:
-            _regain(lock)
+            turn.shut()
             reactor.pollers.leave()
         return ready if self._reactor is reactor else None
+
+    def _pay(self, reactor: Reactor) -> None:
+        reactor.events.extend(self._owed)
+        self._owed.clear()
+        reactor.run()
 
     def _follow(self, waiter: Waiter, deadline: float | None) -> None:
         gate = waiter.gate = allocate_lock()
@@ -349,11 +366,11 @@ class BlockingClient:
         self._followers[waiter] = None
         if self._reactor is not None:
             self._mind_deadline()
-        self._lock.release()
         try:
+            self._turn.open()
             gate.acquire(True, -1 if deadline is None else max(0.0, deadline - clock()))
         finally:
-            _regain(self._lock)
+            self._turn.shut()
             waiter.gate = None
             self._followers.pop(waiter, None)
 
@@ -394,11 +411,13 @@ class BlockingClient:
     def _guard(self, action: Callable[..., None], argument: object) -> None:
         """Run a step of the machine. Whatever escapes from it leaves it in no state to go on from.
 
-        An interrupt may strike at any line of ours; then the links are cut, which takes this process's requests off
-        every server's table, and the next call starts afresh.
+        That is a fault of ours, or what the program's own signal handler raised. The links are cut, which takes this
+        process's requests off every server's table, and the next call starts afresh.
         """
         try:
             action(argument)
+        except LocalError:
+            raise  # the caller's mistake: nothing has changed
         except BaseException as error:
             reactor, self._reactor = self._reactor, None
             if reactor is not None:
@@ -453,7 +472,8 @@ class BlockingClient:
             waiter.conn = conn
             self._finish(waiter)
             assert self._reactor is not None, "it has just delivered"
-            self._reactor.events.append(Accepted(rid))
+            # Its owner is about to return to a client that waits: the books can be kept by whoever waits next.
+            (self._owed if waiter is self._leader else self._reactor.events).append(Accepted(rid))
         else:
             offer.ready.append((conn, False))
             if offer.bell >= 0 and len(offer.ready) == 1:
@@ -495,6 +515,7 @@ class BlockingClient:
                 self._finish(waiter)
         self._meets.clear()
         self._questions.clear()
+        self._owed.clear()
         for offer in list(self._offers.values()):
             self._end_offer(offer, error, keep=keep)
         self._offers.clear()
@@ -520,7 +541,7 @@ class BlockingClient:
     def _help(self) -> None:
         seen = -1
         while True:
-            with self._lock:
+            with self._turn:
                 reactor = self._reactor
                 if reactor is None or not reactor.busy:
                     self._helper = None
@@ -536,6 +557,8 @@ class BlockingClient:
             self._nap.acquire(True, -1 if nap is None else nap)
 
     def _watch(self, reactor: Reactor) -> None:
+        if self._owed:
+            self._guard(self._pay, reactor)
         now = clock()
         due = reactor.next_deadline()
         if due is None or due > now:
@@ -575,20 +598,8 @@ _NEVER: Final = float("inf")
 _everyone: Final[weakref.WeakSet[BlockingClient]] = weakref.WeakSet()
 
 
-def _regain(lock: LockType) -> None:
-    """Take the lock again, come what may: whoever called us releases it."""
-    interrupt: BaseException | None = None
-    while True:
-        try:
-            lock.acquire()
-            break
-        except BaseException as error:  # noqa: BLE001 - raised again below
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
-
-
 def _after_fork() -> None:
+    interrupts.forked()
     for client in list(_everyone):
         client.forked()
 

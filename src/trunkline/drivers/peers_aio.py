@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from trunkline.drivers.channel_aio import reason
-from trunkline.drivers.sockets import be_prompt, bind_udp, connect_udp, dialling_socket
+from trunkline.drivers.sockets import be_prompt, bind_udp, connect_udp, dialling_socket, hang_up
 from trunkline.errors import InvalidAddress
 from trunkline.switchboard.events import (
     ClientEvent,
@@ -125,7 +125,7 @@ class PeerSockets:
         peer = self._open.pop(conn, None)
         if peer is not None:
             self._release(peer)
-            peer.sock.close()
+            hang_up(peer.sock)
             if peer.udp is not None:
                 peer.udp.close()
 

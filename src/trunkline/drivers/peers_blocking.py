@@ -16,6 +16,7 @@ from trunkline.drivers.pollers import BROKEN, HANGUP, IN, OUT, Pollers
 from trunkline.drivers.sockets import (
     Connection,
     Listeners,
+    accept,
     be_prompt,
     bind_udp,
     connect_udp,
@@ -45,9 +46,9 @@ _OUT_OF_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errn
 
 
 class _Peer:
-    __slots__ = ("conn", "datagram", "deadline", "mask", "sock", "udp")
+    __slots__ = ("conn", "datagram", "deadline", "local", "mask", "sock", "udp")
 
-    def __init__(self, conn: int, sock: socket.socket) -> None:
+    def __init__(self, conn: int, sock: Connection) -> None:
         self.conn = conn
         self.sock = sock
         self.mask = 0
@@ -55,6 +56,7 @@ class _Peer:
         self.deadline: float | None = None
         """While it is being connected."""
         self.datagram = False
+        self.local = False
         self.udp: socket.socket | None = None
 
 
@@ -87,7 +89,8 @@ class Peers:
         self._dial_timeout = dial_timeout
         self._peers: dict[int, _Peer] = {}
         self._dialling: dict[int, _Peer] = {}
-        self._touched: dict[int, _Peer] = {}
+        self.touched: dict[int, _Peer] = {}
+        """Those that `settle` has to look at."""
         self._last = 0
         self._accept_again: float | None = None
         for sock in listeners.sockets:
@@ -108,6 +111,7 @@ class Peers:
             return
         peer = _Peer(conn, sock)
         peer.datagram = effect.datagram
+        peer.local = effect.candidate.kind == "unix"
         self._peers[conn] = peer
         try:
             sock.connect(address)
@@ -128,7 +132,7 @@ class Peers:
         peer = self._peers.get(effect.conn)
         if peer is None:
             return
-        self._touched[peer.conn] = peer
+        self.touched[peer.conn] = peer
         try:
             sent = peer.sock.send(effect.data, socket.MSG_DONTWAIT)
         except OSError as error:
@@ -150,7 +154,7 @@ class Peers:
         except OSError as error:
             self._lose(peer, reason(error))
             return
-        self._touched[peer.conn] = peer
+        self.touched[peer.conn] = peer
         self._events.appendleft(PeerBound(peer.conn, port))
 
     def close(self, effect: PeerClose) -> None:
@@ -166,26 +170,27 @@ class Peers:
             return _dead_end(effect.peer)  # lost while the commit was sent: its user reads EOF (S1)
         self._forget(peer)
         if peer.udp is None:
-            conn = Connection.adopt(peer.sock, effect.peer)
+            conn = peer.sock
+            conn.peer = effect.peer
         else:
             conn = Connection.adopt(peer.udp, effect.peer)
             peer.sock.close()
-        conn.settimeout(None)
+        conn.setblocking(True)
         return conn
 
     def settle(self) -> None:
         """After a turn: look for what the machine wants from those that were concerned."""
-        touched, self._touched = self._touched, {}
+        touched, self.touched = self.touched, {}
         for conn, peer in touched.items():
             if conn in self._peers:
                 self._look(peer, IN if self._bytes_wanted(conn) else HANGUP)
 
-    @property
-    def unsettled(self) -> bool:
-        """Whether `settle` has something to do."""
-        return bool(self._touched)
-
     # ---- time --------------------------------------------------------------------------------------------------
+
+    @property
+    def timed(self) -> bool:
+        """Whether there is a deadline."""
+        return bool(self._dialling) or self._accept_again is not None
 
     def next_deadline(self) -> float | None:
         """Return when `handle_timer` is due."""
@@ -209,7 +214,7 @@ class Peers:
     def accept(self, listener: socket.socket) -> None:
         """Take one connection; if more wait, the pollers say so again."""
         try:
-            sock, _ = listener.accept()
+            sock = accept(listener)
         except OSError as error:
             if error.errno in _OUT_OF_ROOM:
                 # The listener stays readable: without a pause the leader would spin.
@@ -225,13 +230,14 @@ class Peers:
             return
         # Whoever dials speaks at once: most often its bytes are here, and looking for them is saved.
         self._read(peer, IN)
-        self._touched[peer.conn] = peer
+        self.touched[peer.conn] = peer
 
     def _opened(self, peer: _Peer) -> None:
         peer.deadline = None
         port = 0
         try:
-            be_prompt(peer.sock)
+            if not peer.local:
+                be_prompt(peer.sock)
             if peer.datagram:
                 peer.udp = bind_udp(peer.sock)
                 port = peer.udp.getsockname()[1]
@@ -265,7 +271,7 @@ class Peers:
             self._lose(peer, reason(error))
             return
         if data:
-            self._touched[peer.conn] = peer
+            self.touched[peer.conn] = peer
             self._events.append(PeerData(peer.conn, data))
         else:
             self._lose(peer, "the peer closed the connection")

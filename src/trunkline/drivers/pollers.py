@@ -8,10 +8,14 @@ The thread inside `wait` is the only one that reads the list. What others open w
 set, which the kernel lets them change under it.
 """
 
+import math
 import os
 import select
+import time
 from collections.abc import Callable
 from typing import Final
+
+from trunkline.drivers.spin import STOLEN, SpinPolicy, available_cores, give_way
 
 IN: Final = select.EPOLLIN
 OUT: Final = select.EPOLLOUT
@@ -27,9 +31,14 @@ _BATCH: Final = 64
 
 
 class Pollers:
-    """Descriptors and who is told when they are ready. All but `wait` and `wait_aside` need the owner's lock."""
+    """Descriptors and who is told when they are ready. All but `wait` and `wait_aside` need the owner's lock.
 
-    def __init__(self) -> None:
+    Args:
+        spin: seconds for which `wait` may poll before it sleeps.
+    """
+
+    def __init__(self, spin: float = 0.0) -> None:
+        self._policy = SpinPolicy(spin, available_cores())
         self._sleepers = 0
         self._closed = False
         self._handlers: dict[int, Handler] = {}
@@ -78,7 +87,38 @@ class Pollers:
             self._free()
 
     def wait(self, timeout: float | None) -> Ready:
-        """Return what is ready, after ``timeout`` seconds at the latest; without the lock, one thread at a time."""
+        """Return what is ready, after ``timeout`` seconds at the latest; without the lock, one thread at a time.
+
+        It polls for a moment before it sleeps, when `trunkline.drivers.spin` says that this pays.
+        """
+        policy = self._policy
+        if not policy.spin:
+            return self._look(timeout)
+        start = time.monotonic()
+        budget = policy.budget(start)
+        if not budget:
+            ready = self._look(timeout)
+            policy.blocked(time.monotonic() - start if ready else math.inf)
+            return ready
+        end = start + (budget if timeout is None else min(budget, timeout))
+        last = start
+        while True:
+            ready = self._look(0)
+            if ready:
+                policy.found()
+                return ready
+            give_way()
+            now = time.monotonic()
+            if now - last > STOLEN:
+                policy.stolen(now)
+                break
+            if now >= end:
+                policy.missed()
+                break
+            last = now
+        return self._look(None if timeout is None else max(0.0, timeout - (now - start)))
+
+    def _look(self, timeout: float | None) -> Ready:
         if self._brief:
             return self._list.poll(None if timeout is None else timeout * 1000)
         return self._epoll.poll(timeout, _BATCH)

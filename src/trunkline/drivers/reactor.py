@@ -14,6 +14,7 @@ from trunkline.drivers.clock import now as clock
 from trunkline.drivers.peers_blocking import Peers
 from trunkline.drivers.pollers import Pollers, Ready
 from trunkline.drivers.sockets import Connection, Listeners
+from trunkline.drivers.spin import SPIN_VARIABLE, spin_setting
 from trunkline.drivers.uplinks_blocking import Uplinks
 from trunkline.switchboard.client import Client
 from trunkline.switchboard.config import ClientConfig
@@ -63,7 +64,7 @@ class Reactor:
         self._machine = Client(config, seed=os.urandom(32), now=clock())
         self.events: deque[ClientEvent] = deque()
         """What the machine is fed with next; `run` does it."""
-        self.pollers = Pollers()
+        self.pollers = Pollers(spin_setting(os.environ.get(SPIN_VARIABLE)))
         self._uplinks = Uplinks(self.pollers, self.events, config.dial_timeout)
         self._peers = Peers(
             self.pollers, listeners, self.events, self.run, self._machine.bytes_wanted, config.dial_timeout
@@ -91,6 +92,7 @@ class Reactor:
     def run(self) -> None:
         """Feed the machine with what happened, until nothing more follows."""
         events, step, carry = self.events, self._machine.step, self._carry
+        uplinks, peers = self._uplinks, self._peers
         now = clock()
         while True:
             while events:
@@ -100,8 +102,10 @@ class Reactor:
                         action(effect)
                     else:
                         self._say(effect)
-            self._uplinks.flush()
-            self._peers.settle()
+            if uplinks.unsent:
+                uplinks.flush()
+            if peers.touched:
+                peers.settle()
             if not events:
                 return
 
@@ -117,15 +121,17 @@ class Reactor:
     def handle(self, ready: Ready) -> None:
         """Do the reading and writing that a wait found possible, and all that follows."""
         self.pollers.handle(ready)
-        self._uplinks.take_resolved()
+        if self._uplinks.resolved:
+            self._uplinks.take_resolved()
         self.run()
 
     def next_deadline(self) -> float | None:
         """Return when `tick` is due."""
         due = self._machine.next_deadline()
-        for other in (self._uplinks.next_deadline(), self._peers.next_deadline()):
-            if other is not None and (due is None or other < due):
-                due = other
+        if self._uplinks.timed or self._peers.timed:
+            for other in (self._uplinks.next_deadline(), self._peers.next_deadline()):
+                if other is not None and (due is None or other < due):
+                    due = other
         return due
 
     def tick(self, now: float) -> None:

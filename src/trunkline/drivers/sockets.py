@@ -3,6 +3,7 @@
 Nothing here waits: both drivers, blocking and asyncio, use these.
 """
 
+import contextlib
 import errno
 import secrets
 import socket
@@ -15,6 +16,9 @@ from trunkline.names import Candidate, Candidates, Peer
 
 BACKLOG: Final = 4096
 """Connections that the kernel keeps for us until we accept them; it cuts this down to its own limit."""
+
+MAX_UNREAD: Final = 64 * 1024
+"""Most bytes that are read for nothing before a connection is closed."""
 
 _TRIES: Final = 16
 _NOBODY: Final = Peer("")
@@ -146,7 +150,7 @@ def _listen_unix() -> socket.socket | None:
     return sock
 
 
-def dialling_socket(candidate: Candidate) -> tuple[socket.socket, SocketAddress]:
+def dialling_socket(candidate: Candidate) -> tuple[Connection, SocketAddress]:
     """Return a socket that doesn't block, and the address to connect it to.
 
     Raises:
@@ -173,15 +177,38 @@ def dialling_socket(candidate: Candidate) -> tuple[socket.socket, SocketAddress]
             socket.inet_pton(family, host)
         except (OSError, ValueError):
             raise InvalidAddress(str(candidate), "a candidate's host is a literal address") from None
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = Connection(family, socket.SOCK_STREAM)
     sock.setblocking(False)
     return sock, address
+
+
+def accept(listener: socket.socket) -> Connection:
+    """Return the next connection of ``listener``; it blocks.
+
+    Raises:
+        OSError: there is none, or no descriptor is left.
+    """
+    # What socket.accept does, but for the class of the result: to adopt it would cost as much again.
+    fd, _ = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - see above
+    return Connection(listener.family, socket.SOCK_STREAM, listener.proto, fd)
 
 
 def be_prompt(sock: socket.socket) -> None:
     """Send small writes at once: what follows the commit must not wait for its acknowledgement."""
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def hang_up(sock: socket.socket) -> None:
+    """Close a connection at once, so that its other end reads EOF.
+
+    With something unread in it (the peer's commit, or what it sent to somebody who never accepted), the other end
+    would read "connection reset" instead.
+    """
+    with contextlib.suppress(OSError):
+        sock.setblocking(False)
+        sock.recv(MAX_UNREAD)
+    sock.close()
 
 
 def bind_udp(stream: socket.socket) -> socket.socket:

@@ -53,8 +53,10 @@ class Uplinks:
         self._dial_timeout = dial_timeout
         self._links: dict[int, _Uplink] = {}
         self._dialling: dict[int, _Uplink] = {}
-        self._unsent: list[_Uplink] = []
-        self._resolved: deque[tuple[_Uplink, _Addresses, str]] = deque()
+        self.unsent: list[_Uplink] = []
+        """Those that `flush` has to look at."""
+        self.resolved: deque[tuple[_Uplink, _Addresses, str]] = deque()
+        """What the resolver found, for `take_resolved`."""
 
     def __len__(self) -> int:
         return len(self._links)
@@ -82,7 +84,7 @@ class Uplinks:
         link = self._links.get(effect.conn)
         if link is not None:
             encode_into(effect.message, link.out)
-            self._unsent.append(link)
+            self.unsent.append(link)
 
     def close(self, effect: Close) -> None:
         """Close a connection; what was sent before goes out first."""
@@ -93,7 +95,7 @@ class Uplinks:
 
     def flush(self) -> None:
         """Write what is in line, as far as the kernel takes it."""
-        links, self._unsent = self._unsent, []
+        links, self.unsent = self.unsent, []
         for link in links:
             out = link.out
             if not out or link.deadline is not None or link.sock is None:
@@ -119,6 +121,11 @@ class Uplinks:
 
     # ---- time --------------------------------------------------------------------------------------------------
 
+    @property
+    def timed(self) -> bool:
+        """Whether there is a deadline."""
+        return bool(self._dialling)
+
     def next_deadline(self) -> float | None:
         """Return when `give_up` is due."""
         return min((link.deadline for link in self._dialling.values() if link.deadline is not None), default=None)
@@ -133,8 +140,8 @@ class Uplinks:
 
     def take_resolved(self) -> None:
         """Go on with the names that the resolver has answered; it rings the pollers' bell when it has."""
-        while self._resolved:
-            link, addresses, why = self._resolved.popleft()
+        while self.resolved:
+            link, addresses, why = self.resolved.popleft()
             if self._links.get(link.conn) is link:  # else closed or given up meanwhile
                 link.addresses = addresses
                 self._connect_next(link, why)
@@ -146,7 +153,7 @@ class Uplinks:
             addresses = _resolve(host, port, 0)
         except (OSError, UnicodeError) as error:
             why = f"the host name is not known: {error}"
-        self._resolved.append((link, addresses, why))
+        self.resolved.append((link, addresses, why))
         with contextlib.suppress(OSError):  # closed meanwhile
             self._pollers.ring()
 
@@ -179,7 +186,7 @@ class Uplinks:
         else:
             self._pollers.add(link.sock.fileno(), IN, lambda mask: self._ready(link, mask))
         link.mask = IN
-        self._unsent.append(link)
+        self.unsent.append(link)
         self._events.append(Opened(link.conn, link.remote))
 
     def _ready(self, link: _Uplink, mask: int) -> None:
@@ -189,7 +196,7 @@ class Uplinks:
             self._connected(link, sock, mask)
             return
         if mask & OUT:
-            self._unsent.append(link)
+            self.unsent.append(link)
         if not mask & ~OUT:
             return
         try:

@@ -35,18 +35,16 @@ def order(candidates: Candidates, place: bytes) -> tuple[Candidate, ...]:
     for candidate in candidates.at:
         if candidate.kind in _KINDS:
             (local if is_local(candidate) else others).append(candidate)
-    if candidates.place != place:
-        local = []
-    elif len(local) > 1:
+    if local and candidates.place == place:
         local.sort(key=lambda candidate: _LOCAL_FIRST[candidate.kind])
-    return tuple((local + others)[:MAX_DIALS])
+        others[:0] = local
+    return tuple(others[:MAX_DIALS])
 
 
 class Dialling:
     """One round of dialling a peer. The owner opens and closes; this says what and when.
 
-    Call `due` until it returns None, telling each dial by `dialled`; then `opened` or `failed`. When `over`, no
-    candidate is left and `errors` says why.
+    While `is_due`, `dial`; then tell whether it `opened` or `failed`. When it is `over`, `errors` says why.
     """
 
     __slots__ = ("_live", "_next_at", "_queue", "_stagger", "_timeout", "errors")
@@ -64,15 +62,17 @@ class Dialling:
         """Whether every candidate has failed."""
         return not self._queue and not self._live
 
-    def due(self, now: float) -> Candidate | None:
-        """Return the candidate to dial now, if one is due."""
-        return self._queue[0] if self._queue and now >= self._next_at else None
+    def is_due(self, now: float) -> bool:
+        """Whether the next candidate is to be dialled now."""
+        return now >= self._next_at and bool(self._queue)
 
-    def dialled(self, conn: int, now: float) -> None:
-        """Say that the due candidate is being dialled as ``conn``."""
-        self._live[conn] = (self._queue[0], now + self._timeout)
+    def dial(self, conn: int, now: float) -> Candidate:
+        """Return the next candidate, which the owner dials as ``conn``."""
+        candidate = self._queue[0]
+        self._live[conn] = (candidate, now + self._timeout)
         self._queue = self._queue[1:]
         self._next_at = now + self._stagger
+        return candidate
 
     def opened(self, conn: int) -> None:
         """Say that ``conn`` stands; it may take its time from here on."""
@@ -89,10 +89,11 @@ class Dialling:
         return [conn for conn, (_, end) in self._live.items() if now >= end]
 
     def next_deadline(self) -> float | None:
-        """Return when `due` or `expired` has something."""
+        """Return when one `is_due`, or has `expired`."""
         soonest = self._next_at if self._queue else inf
         for _, end in self._live.values():
-            soonest = min(soonest, end)
+            if end < soonest:  # noqa: PLR1730  (min() takes longer, and this is on every meeting's way)
+                soonest = end
         return None if soonest == inf else soonest
 
     def snapshot(self) -> tuple[object, ...]:

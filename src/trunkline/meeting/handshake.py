@@ -14,6 +14,7 @@ The machines don't judge: the owner looks the token up and calls `send_ready`, o
 connection is the user's), or in BROKEN with one `Broken` event that says why.
 """
 
+from abc import ABC, abstractmethod
 from enum import IntEnum
 from struct import Struct
 from typing import ClassVar, Final
@@ -121,7 +122,7 @@ class Broken(msgspec.Struct, frozen=True, gc=False):
 HandshakeEvent = DialShown | PeerReady | Committed | Broken
 
 
-class _Handshake:
+class _Handshake(ABC):
     """What both roles share: a buffer of less than one message, and at most one event that nobody took yet."""
 
     __slots__ = ("_buffer", "_event", "_out", "deadline", "state")
@@ -129,12 +130,12 @@ class _Handshake:
     expected: ClassVar[dict[State, tuple[Input, bytes, int]]]
     """What is read in which state: the input, how it begins, how long it is."""
 
-    def __init__(self, state: State, deadline: float | None) -> None:
+    def __init__(self, state: State, deadline: float | None, out: bytes = b"") -> None:
         self.state = state
         self.deadline = deadline
         """When to break off if the other side's next message has not come; None is never. The owner may change it."""
         self._buffer = b""
-        self._out = b""
+        self._out = out
         self._event: HandshakeEvent | None = None
 
     @property
@@ -204,8 +205,9 @@ class _Handshake:
         self._buffer = self._out = b""
         self._event = Broken(error)
 
+    @abstractmethod
     def _parse(self, given: Input, message: bytes) -> HandshakeEvent:
-        raise NotImplementedError
+        """Return what a whole message says."""
 
     def snapshot(self) -> tuple[int, bytes, float | None]:
         """Return the whole state, between steps of the owner."""
@@ -229,8 +231,7 @@ class ActiveHandshake(_Handshake):
 
     def __init__(self, token: bytes, udp_port: int = 0, *, deadline: float | None = None) -> None:
         assert len(token) == TOKEN_SIZE, "the codec checks a token's length"
-        super().__init__(State.SHOWN, deadline)
-        self._out = DIAL + token + _PORT.pack(udp_port)
+        super().__init__(State.SHOWN, deadline, DIAL + token + _PORT.pack(udp_port))
 
     def send_commit(self) -> None:
         """Make the meeting: from the moment that `data_to_send` is sent, the connection is the user's.

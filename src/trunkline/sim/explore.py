@@ -1,4 +1,4 @@
-"""Every order of deliveries in a small world, with a fault at every point (docs/spec/switchboard.md section 8).
+"""Every order of deliveries in a small world, with a fault at every point (docs/spec/switchboard.md section 12).
 
 The first paper's authors killed the server before and after every message, by hand. Here a run may be hit by a fault
 in every state that it can be in without one: a crash, a broken connection, a cut link; what the fault leaves under way

@@ -156,4 +156,4 @@ WORLDS: Final = _named(
     ),
     *(budget_world(servers) for servers in range(1, 6)),
 )
-"""The small worlds that are explored. DESIGN section 8; the letters are those of docs/spec/switchboard.md section 8."""
+"""The small worlds that are explored; docs/spec/switchboard.md section 12 lists them."""

@@ -321,9 +321,7 @@ class Client:
             self._announcements = ()
 
     def _matched(self, uplink: Uplink, message: Matched, now: float) -> None:
-        down = self._lodgings.matched(uplink, message, now)
-        if down is not None:
-            self._see_to(down, now)
+        self._lodgings.matched(uplink, message, now)
 
     def _posted(self, uplink: Uplink, message: Posted, now: float) -> None:
         self._lodgings.posted(uplink, message)

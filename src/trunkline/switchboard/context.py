@@ -1,7 +1,7 @@
 """What the parts of the client's machine share: settings, timers, randomness, and the effects of the present step."""
 
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 from trunkline.names import Draw
 from trunkline.switchboard.config import ClientConfig
@@ -30,6 +30,12 @@ class Timer(IntEnum):
     """An inbound connection: it was silent or unknown for too long."""
     QUESTION = 9
     """A question (its number): no answer came."""
+
+
+# On every meeting's way, so as plain numbers: looking a member up on its class takes longer than the rest.
+DEADLINE: Final = int(Timer.DEADLINE)
+REQUEST: Final = int(Timer.REQUEST)
+MATCH: Final = int(Timer.MATCH)
 
 
 class Context:

@@ -15,7 +15,7 @@ from trunkline.errors import (
     TooMany,
 )
 from trunkline.names import Peer
-from trunkline.switchboard.context import Context, Timer
+from trunkline.switchboard.context import DEADLINE, REQUEST, Context, Timer
 from trunkline.switchboard.events import Delivered, Failed, Log, PostStands
 from trunkline.switchboard.lifecycle import Input, State
 from trunkline.switchboard.questions import Questions
@@ -72,9 +72,9 @@ class Lodgings:
         if deadline is not None:
             if type(request) is MeetRequest:
                 ahead = min(EXPLAIN_AHEAD, EXPLAIN_SHARE * (deadline - now))
-                self._timers.set((Timer.DEADLINE, request.rid), deadline - max(ahead, 0.0))
+                self._timers.set((DEADLINE, request.rid), deadline - max(ahead, 0.0))
             else:
-                self._timers.set((Timer.DEADLINE, request.rid), deadline)
+                self._timers.set((DEADLINE, request.rid), deadline)
         return self._lodge(request, now)
 
     def end(self, request: AnyRequest, given: Input, error: Exception | None, now: float) -> None:
@@ -87,8 +87,9 @@ class Lodgings:
             self._peers.close(rendezvous)
         rid = request.rid
         if request.deadline is not None:
-            self._timers.clear((Timer.DEADLINE, rid))
-        self._timers.clear((Timer.REQUEST, rid))
+            self._timers.clear((DEADLINE, rid))
+        if given is not Input.MET:
+            self._timers.clear((REQUEST, rid))  # who has met neither paused nor sought
         if type(request) is PostRequest:
             self._timers.clear((Timer.SETTLE, rid))
         elif request.question > 0:
@@ -144,12 +145,12 @@ class Lodgings:
         for uplink in self._uplinks.up.values():
             self._lodge_with(request, uplink, now)
         if request.state is State.SEEKING and request.n and not request.patient:
-            self._timers.set((Timer.REQUEST, request.rid), now + self._patience)
+            self._timers.set((REQUEST, request.rid), now + self._patience)
 
     def _lodge_with(self, request: AnyRequest, uplink: Uplink, now: float) -> None:
         if request.state is State.SEEKING:
             if request.n:
-                self._timers.clear((Timer.REQUEST, request.rid))
+                self._timers.clear((REQUEST, request.rid))
             request.n += 1  # it waits nowhere: a new attempt, which supersedes the last
         request.lodged[uplink.conn] = 0
         request.advance(Input.LODGED)
@@ -187,7 +188,7 @@ class Lodgings:
         request.advance(Input.POSTED)
         request.stood = True
         request.generation = max(request.generation, message.generation)
-        self._timers.clear((Timer.DEADLINE, request.rid))
+        self._timers.clear((DEADLINE, request.rid))
         self._ctx.out.append(PostStands(request.rid, request.generation))
 
     def refused(self, uplink: Uplink, message: Refused, now: float) -> None:
@@ -202,31 +203,33 @@ class Lodgings:
             return  # it still waits with another
         self.end(request, Input.REFUSED, error, now)
 
-    def matched(self, uplink: Uplink, message: Matched, now: float) -> Down | None:
+    def matched(self, uplink: Uplink, message: Matched, now: float) -> None:
         """A server found a partner."""
         request = self._lodged_at(uplink, message.rid, message.n)
         if request is None:
-            return None  # the partner's match lapses
+            return  # the partner's match lapses
         if type(request) is MeetRequest:
             del request.lodged[uplink.conn]  # the server has forgotten it
             if request.lodged:
                 self._withdraw(request, now)
             request.advance(Input.MATCHED)
         elif message.match in request.matches:
-            return None  # said twice
+            return  # said twice
         ctx = self._ctx
         confirm_by = now + ctx.config.confirm_timeout
         rendezvous = Rendezvous(message, uplink.conn, confirm_by, datagram=request.datagram)
         request.matches[message.match] = rendezvous
-        ended = self._objection(request, rendezvous) or self._peers.begin(rendezvous, message.candidates, now)
-        return None if ended is None else self.settled(ended, now)
+        ended = self._objection(request, message, rendezvous) or self._peers.begin(rendezvous, now)
+        if ended is not None:
+            down = self.settled(ended, now)
+            assert down is None, "the server that said this is up, so no other is looked for"
 
-    def _objection(self, request: AnyRequest, rendezvous: Rendezvous) -> Ended | None:
+    def _objection(self, request: AnyRequest, message: Matched, rendezvous: Rendezvous) -> Ended | None:
         """Return what is wrong with a match, if anything is."""
-        name = rendezvous.peer
+        name = message.peer
         if type(request) is MeetRequest and name != request.you:
             return Ended(rendezvous, 0, f"the server named {name!r} instead")
-        generation = rendezvous.generation
+        generation = message.generation
         if generation:
             seen = self.generations.pop(name, 0)
             self.generations[name] = max(seen, generation)
@@ -243,17 +246,18 @@ class Lodgings:
         """A rendezvous is over, one way or the other."""
         rendezvous = ended.rendezvous
         self._peers.close(rendezvous, keep=ended.conn)
-        request = self.requests[rendezvous.rid]
-        del request.matches[rendezvous.match]
+        request = self.requests[rendezvous.told.rid]
+        match = rendezvous.told.match
+        del request.matches[match]
         if ended.conn:
-            peer = Peer(rendezvous.peer, match=rendezvous.match.hex())
+            peer = Peer(rendezvous.told.peer, match=match.hex())
             self._ctx.out.append(Delivered(request.rid, ended.conn, peer))
             if type(request) is PostRequest:
                 request.unaccepted.append(rendezvous.origin)
             else:
                 self.end(request, Input.MET, None, now)
             return None
-        self._ctx.out.append(Log("match lapsed", f"{rendezvous.match.hex()}: {ended.why}"))
+        self._ctx.out.append(Log("match lapsed", f"{match.hex()}: {ended.why}"))
         if type(request) is PostRequest:
             self._settle(request, rendezvous.origin, now)
             return None
@@ -262,7 +266,7 @@ class Lodgings:
         request.advance(Input.LAPSED)
         pause = request.lapse_pause()
         if pause:
-            self._timers.set((Timer.REQUEST, request.rid), now + pause * (0.5 + self._ctx.draw.fraction()))
+            self._timers.set((REQUEST, request.rid), now + pause * (0.5 + self._ctx.draw.fraction()))
             return None
         request.advance(Input.RESUMED)
         return self._lodge(request, now)
@@ -315,7 +319,7 @@ class Lodgings:
             none = NoSwitchboard((*silent, *self._uplinks.finder.tried))
             self.end(request, Input.EXPIRED, none, now)
         elif now < deadline:
-            self._timers.set((Timer.DEADLINE, rid), deadline)
+            self._timers.set((DEADLINE, rid), deadline)
             if self._uplinks.main is not None:
                 explain = Explain(0, request.me, request.you, request.datagram)
                 request.question = self._questions.ask(explain, now, rid=rid)

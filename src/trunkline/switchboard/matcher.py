@@ -1,6 +1,6 @@
 """Matching and replication: who is matched with whom, by one server or by two.
 
-See docs/spec/switchboard.md sections 3 to 5.
+See docs/spec/switchboard.md sections 3, 4 and 7.
 
 Theory of operation. Every server knows every waiting entry. An entry belongs to the server that its client lodged it
 with, the owner, and nobody else may commit it or say that it is gone. A match between two of our own entries is
@@ -303,9 +303,10 @@ class Matcher:
 
     def granted(self, mate: str, message: Granted, now: float) -> None:
         """Our proposal is granted: tell our client."""
-        proposal = self.proposals.pop(message.match, None)
+        proposal = self.proposals.get(message.match)
         if proposal is None or proposal.mate != mate:
             return
+        del self.proposals[message.match]
         entry, target = proposal.entry, proposal.target
         known = self.table.get(mate, target.rid)
         if entry is None:
@@ -351,9 +352,10 @@ class Matcher:
 
     def declined(self, mate: str, message: Declined, now: float) -> None:
         """Our proposal is refused: our entry stays queued."""
-        proposal = self.proposals.pop(message.match, None)
+        proposal = self.proposals.get(message.match)
         if proposal is None or proposal.mate != mate:
             return
+        del self.proposals[message.match]
         target = proposal.target
         if isinstance(target, PostEntry):
             target.full = True  # until its owner says that it has room

@@ -22,7 +22,7 @@ from trunkline.meeting.handshake import (
     PeerReady,
 )
 from trunkline.names import Candidate
-from trunkline.switchboard.context import Context, Timer
+from trunkline.switchboard.context import MATCH, Context, Timer
 from trunkline.switchboard.events import PeerBind, PeerClose, PeerDial, PeerSend
 from trunkline.wire.codec import decode_candidates
 from trunkline.wire.messages import Matched
@@ -37,30 +37,13 @@ SILENT_STRANGER: Final = 5.0
 class Rendezvous:
     """One match being carried out."""
 
-    __slots__ = (
-        "active",
-        "chosen",
-        "confirm_by",
-        "datagram",
-        "dialling",
-        "generation",
-        "key",
-        "links",
-        "match",
-        "origin",
-        "peer",
-        "rid",
-        "token",
-    )
+    __slots__ = ("chosen", "confirm_by", "datagram", "dialling", "key", "links", "origin", "told")
 
-    def __init__(self, matched: Matched, origin: int, confirm_by: float, *, datagram: bool) -> None:
-        self.rid = matched.rid
-        self.match = matched.match
-        self.key = (Timer.MATCH, matched.rid + matched.match)
-        self.token = matched.token
-        self.active = matched.active
-        self.peer = matched.peer
-        self.generation = matched.generation
+    def __init__(self, told: Matched, origin: int, confirm_by: float, *, datagram: bool) -> None:
+        self.told = told
+        """What the server said: the request, the match, the token, our side, the peer and its candidates."""
+        self.key = (MATCH, told.rid + told.match)
+        """The key of its timer."""
         self.origin = origin
         """The server connection on which the match was told."""
         self.datagram = datagram
@@ -74,14 +57,15 @@ class Rendezvous:
 
     def describe(self) -> str:
         """Return how it stands, for the explanation."""
-        head = f"matched with {self.peer!r}, but the connection is not confirmed yet"
+        head = f"matched with {self.told.peer!r}, but the connection is not confirmed yet"
         errors = self.dialling.errors if self.dialling is not None else []
         return f"{head} ({describe(errors)})" if errors else head
 
     def snapshot(self) -> tuple[Any, ...]:
         """Return the whole state."""
         return (
-            (self.rid, self.match, self.token, self.active, self.peer, self.generation, self.datagram),
+            self.told,
+            self.datagram,
             self.origin,
             self.confirm_by,
             self.dialling.snapshot() if self.dialling else None,
@@ -92,22 +76,14 @@ class Rendezvous:
     @classmethod
     def restored(cls, snapshot: tuple[Any, ...]) -> "Rendezvous":
         """Return what `snapshot` was taken of."""
-        (
-            (rid, match, token, active, peer, generation, datagram),
-            origin,
-            confirm_by,
-            dialling,
-            chosen,
-            links,
-        ) = snapshot
-        matched = Matched(rid, 0, match, token, active, peer, b"", generation)
-        self = cls(matched, origin, confirm_by, datagram=datagram)
+        told, datagram, origin, confirm_by, dialling, chosen, links = snapshot
+        self = cls(told, origin, confirm_by, datagram=datagram)
         self.dialling = None if dialling is None else Dialling.restored(dialling)
         self.chosen = chosen
         for conn, state in links:
             shake: ActiveHandshake | PassiveHandshake | None = None
             if state is not None:
-                shake = ActiveHandshake(token) if active else PassiveHandshake()
+                shake = ActiveHandshake(told.token) if told.active else PassiveHandshake()
                 shake.restore(state)
             self.links[conn] = shake
         return self
@@ -150,13 +126,13 @@ class Peers:
 
     # ---- beginning and ending ----------------------------------------------------------------------------------
 
-    def begin(self, rendezvous: Rendezvous, candidates: bytes, now: float) -> Ended | None:
+    def begin(self, rendezvous: Rendezvous, now: float) -> Ended | None:
         """Carry out a match."""
-        if not rendezvous.active:
+        if not rendezvous.told.active:
             return self._await(rendezvous, now)
         config = self._ctx.config
         try:
-            found = decode_candidates(candidates)
+            found = decode_candidates(rendezvous.told.candidates)
         except MalformedMessage as error:
             return Ended(rendezvous, 0, f"the peer sent a {error}")
         queue = order(found, config.place)
@@ -168,8 +144,8 @@ class Peers:
     def close(self, rendezvous: Rendezvous, keep: int = 0) -> None:
         """Forget a rendezvous and close its connections, but for the one that is handed over."""
         self._ctx.timers.clear(rendezvous.key)
-        if not rendezvous.active and self.tokens.get(rendezvous.token) is rendezvous:
-            del self.tokens[rendezvous.token]
+        if not rendezvous.told.active and self.tokens.get(rendezvous.told.token) is rendezvous:
+            del self.tokens[rendezvous.told.token]
         for conn in rendezvous.links:
             del self.links[conn]
             if conn != keep:
@@ -196,7 +172,7 @@ class Peers:
             return
         assert rendezvous.dialling is not None, "who has outbound connections is active"
         rendezvous.dialling.opened(conn)
-        shake = ActiveHandshake(rendezvous.token, udp_port)
+        shake = ActiveHandshake(rendezvous.told.token, udp_port)
         rendezvous.links[conn] = shake
         self._ctx.out.append(PeerSend(conn, shake.data_to_send()))
 
@@ -217,9 +193,9 @@ class Peers:
         event = shake.next_event()
         if event is None:
             return None
-        if isinstance(event, PeerReady):
+        if type(event) is PeerReady:
             return self._ready(rendezvous, conn, event.udp_port)
-        if isinstance(event, Committed):
+        if type(event) is Committed:
             return Ended(rendezvous, conn)
         assert isinstance(event, Broken), "a Dial is shown by strangers only"
         self._ctx.out.append(PeerClose(conn))
@@ -250,7 +226,7 @@ class Peers:
         """Dial on, or let it lapse."""
         if now >= rendezvous.confirm_by:
             waited = f"within {self._ctx.config.confirm_timeout:g} s"
-            what = "the peer did not confirm" if rendezvous.active else "the peer did not dial"
+            what = "the peer did not confirm" if rendezvous.told.active else "the peer did not dial"
             return Ended(rendezvous, 0, f"{what} {waited}")
         dialling = rendezvous.dialling
         assert dialling is not None, "the passive side has no other timer"
@@ -277,13 +253,12 @@ class Peers:
     def _dial(self, rendezvous: Rendezvous, now: float) -> Ended | None:
         dialling = rendezvous.dialling
         assert dialling is not None, "only the active side dials"
-        while (candidate := dialling.due(now)) is not None:
+        while dialling.is_due(now):
             conn = self._ctx.new_conn()
-            dialling.dialled(conn, now)
             rendezvous.links[conn] = None
             self.links[conn] = rendezvous
-            self._ctx.out.append(PeerDial(conn, candidate, rendezvous.datagram))
-        if dialling.over:
+            self._ctx.out.append(PeerDial(conn, dialling.dial(conn, now), rendezvous.datagram))
+        if not rendezvous.links:
             return Ended(rendezvous, 0, describe(dialling.errors))
         when = dialling.next_deadline()
         confirm_by = rendezvous.confirm_by
@@ -302,10 +277,11 @@ class Peers:
     def _ready(self, rendezvous: Rendezvous, conn: int, udp_port: int) -> Ended | None:
         shake = rendezvous.links[conn]
         assert isinstance(shake, ActiveHandshake), "Ready is said to the active side"
-        for other in [other for other in rendezvous.links if other != conn]:
-            del self.links[other]
-            del rendezvous.links[other]
-            self._ctx.out.append(PeerClose(other))
+        if len(rendezvous.links) > 1:
+            for other in [other for other in rendezvous.links if other != conn]:
+                del self.links[other]
+                del rendezvous.links[other]
+                self._ctx.out.append(PeerClose(other))
         rendezvous.chosen = conn
         if rendezvous.datagram:
             self._ctx.timers.set(rendezvous.key, rendezvous.confirm_by)
@@ -320,12 +296,12 @@ class Peers:
         return Ended(rendezvous, conn)
 
     def _await(self, rendezvous: Rendezvous, now: float) -> Ended | None:
-        if rendezvous.token in self.tokens:
+        if rendezvous.told.token in self.tokens:
             return Ended(rendezvous, 0, "the server gave the token of another match")
-        self.tokens[rendezvous.token] = rendezvous
+        self.tokens[rendezvous.told.token] = rendezvous
         self._ctx.timers.set(rendezvous.key, rendezvous.confirm_by)
         for conn, (_, shown) in list(self.strangers.items()):
-            if shown is not None and shown.token == rendezvous.token:
+            if shown is not None and shown.token == rendezvous.told.token:
                 self._introduce(conn, shown, now)
         return None
 
@@ -379,7 +355,7 @@ class Peers:
             shake.restore(state)
             self.strangers[conn] = (shake, shown)
         self.links = {conn: each for each in rendezvous for conn in each.links}
-        self.tokens = {each.token: each for each in rendezvous if not each.active}
+        self.tokens = {each.told.token: each for each in rendezvous if not each.told.active}
 
 
 def describe(errors: list[tuple[Candidate, str]]) -> str:

@@ -1,5 +1,6 @@
-"""What a client knows about each request of its callers. How they move is in `lifecycle`; who moves them, in `client`."""
+"""What a client knows about each request. How they move is in `lifecycle`; who moves them, in `lodging`."""
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final, final
@@ -18,7 +19,7 @@ FIRST_LAPSE_PAUSE: Final = 0.05
 LONGEST_LAPSE_PAUSE: Final = 2.0
 
 
-class Request:
+class Request(ABC):
     """What meetings and posts have in common."""
 
     __slots__ = (
@@ -76,9 +77,9 @@ class Request:
         """Whether this goes on for ever when no server can be had."""
         return False
 
+    @abstractmethod
     def message(self) -> Meet | Post:
         """Return what lodges the present attempt."""
-        raise NotImplementedError
 
     def _common(self) -> tuple[Any, ...]:
         return (
@@ -99,11 +100,11 @@ class Request:
         state, self.n, lodged, matches, self.lapses, self.notes = common[5:]
         self.state = State(state)
         self.lodged = dict(lodged)
-        self.matches = {each.match: each for each in map(Rendezvous.restored, matches)}
+        self.matches = {each.told.match: each for each in map(Rendezvous.restored, matches)}
 
+    @abstractmethod
     def snapshot(self) -> tuple[Any, ...]:
         """Return the whole state."""
-        raise NotImplementedError
 
 
 @final

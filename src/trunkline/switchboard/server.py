@@ -29,7 +29,7 @@ from trunkline.switchboard.events import (
 from trunkline.switchboard.explain import explain
 from trunkline.switchboard.matcher import Matcher
 from trunkline.switchboard.mesh import Mesh
-from trunkline.wire.limits import MAX_NAMES, MAX_TEXT
+from trunkline.wire.limits import MAX_MEMBERS, MAX_NAMES, MAX_TEXT
 from trunkline.wire.messages import (
     Alive,
     AskStatus,
@@ -167,8 +167,9 @@ class Server:
             self.out.append(Close(event.conn, "this server stops"))
             return
         dialled = self._mesh.opened(event.conn)
-        if not dialled and self._clients >= self.config.max_clients:
-            self._dismiss(event.conn, TooMany("clients on this server", self.config.max_clients))
+        most = self.config.max_clients + MAX_MEMBERS
+        if not dialled and len(self._parties) >= most:
+            self._dismiss(event.conn, TooMany("connections to this server", most))
             return
         role = Role.DIALLED if dialled else Role.NEWCOMER
         self._parties[event.conn] = Party(event.conn, role, event.remote, self._now)
@@ -286,6 +287,11 @@ class Server:
     # ---- handlers: from clients -------------------------------------------------------------------------------
 
     def _on_hello(self, party: Party, message: Hello) -> None:
+        # Not when it connects: it might be a server, and a server full of clients must stay in the mesh.
+        if self._clients >= self.config.max_clients:
+            self._dismiss(party.conn, TooMany("clients on this server", self.config.max_clients))
+            self._lose(party.conn, "one client too many")
+            return
         party.role = Role.CLIENT
         party.notices = message.notices
         self._clients += 1
@@ -336,23 +342,7 @@ class Server:
         self.out.append(Send(party.conn, NameList(message.query, names, more)))
 
     def _on_ask_status(self, party: Party, message: AskStatus) -> None:
-        meets, posts, foreign = self._matcher.table.counts()
-        mesh = self._mesh
-        status = ServerStatus(
-            message.query,
-            mesh.me.id,
-            mesh.me.incarnation,
-            mesh.me.address,
-            self._now - self._started,
-            self._clients,
-            meets,
-            posts,
-            foreign,
-            self._matcher.matches,
-            mesh.seen(),
-            tuple(mesh.members[server] for server in sorted(mesh.missing)),
-        )
-        self.out.append(Send(party.conn, status))
+        self.out.append(Send(party.conn, self.status(self._now, message.query)))
 
     def _on_broadcast(self, party: Party, message: Broadcast) -> None:
         if not self._may_spend(party, self.config.notice_rate):
@@ -448,6 +438,25 @@ class Server:
         return server
 
     # ---- for the explorer -------------------------------------------------------------------------------------
+
+    def status(self, now: float, query: int = 0) -> ServerStatus:
+        """Return how this server is; as the answer to a question, if one was asked."""
+        meets, posts, foreign = self._matcher.table.counts()
+        mesh = self._mesh
+        return ServerStatus(
+            query,
+            mesh.me.id,
+            mesh.me.incarnation,
+            mesh.me.address,
+            now - self._started,
+            self._clients,
+            meets,
+            posts,
+            foreign,
+            self._matcher.matches,
+            mesh.seen(),
+            tuple(mesh.members[server] for server in sorted(mesh.missing)),
+        )
 
     def snapshot(self) -> Hashable:
         """Return the whole state as nested tuples, equal for equal states."""
