@@ -1,4 +1,4 @@
-"""A world with its own clock and network, in which the pure machines run (docs/spec/switchboard.md section 8).
+"""A world with its own clock and network, in which the pure machines run (docs/spec/switchboard.md section 12).
 
 `explore` tries every order of deliveries in a small world, with a fault at every point; `run_random` runs a large
 one from a seed; `replay` runs a recording again; `count_messages` counts what a connection costs.

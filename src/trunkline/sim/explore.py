@@ -245,9 +245,13 @@ def explore(
     """Explore a world (a name in `WORLDS`, or a spec of your own).
 
     ``slack`` bounds the orders after a fault (None: all of them). ``deep`` lifts the bounds on states and seconds that
-    are not given. Never raises for a failure: it is in the report.
+    are not given, and unless told otherwise lets one fault happen and servers come back, with the slack that the spec
+    says. Never raises for a failure: it is in the report.
     """
     spec = WORLDS[world] if isinstance(world, str) else world
+    if deep and faults is None and not spec.counting:
+        faults, restart = 1, restart is not False and "crash" in spec.kinds
+        slack = spec.deep_slack if slack is None else slack
     changes: dict[str, Any] = {"faults": faults, "restart": restart, "kinds": kinds}
     spec = msgspec.structs.replace(spec, **{k: v for k, v in changes.items() if v is not None})
     search = Search(spec, cast, seed, slack)

@@ -1,4 +1,4 @@
-"""Random worlds from a seed: heartbeats on, messages delayed, faults (docs/spec/switchboard.md section 8).
+"""Random worlds from a seed: heartbeats on, messages delayed, faults (docs/spec/switchboard.md section 12).
 
 A seed gives a *plan*: who there is, who wants what and when, and which fault strikes when. The plan and the seed give
 the run, to the last delay. So a failing plan can be cut down by leaving entries out (`trunkline.sim.replay`).

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from trunkline.names import digest
 from trunkline.sim.broken import BROKEN
 from trunkline.sim.engine import Cast, Memo
 from trunkline.sim.explore import at_rest, start
@@ -61,7 +62,7 @@ def _replay_actions(spec: Spec, actions: tuple[Action, ...], cast: Cast | None) 
         depth=len(done),
         seconds=time.monotonic() - began,
         exhausted=False,
-        trace=f"{hash(tuple(map(repr, done))) & 0xFFFFFFFF:08x}",
+        trace=digest(repr(done).encode(), 8).hex(),
         failure=failure,
     )
 

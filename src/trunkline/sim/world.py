@@ -1,4 +1,4 @@
-"""A world: servers and clients as machines, a network of queues, one clock (docs/spec/switchboard.md section 8).
+"""A world: servers and clients as machines, a network of queues, one clock (docs/spec/switchboard.md section 12).
 
 A world moves by *actions*, small tuples of JSON values, so that a run is a list of them and replays exactly:
 
