@@ -1,4 +1,4 @@
-"""Rules broken on purpose: each is caught by the explorer or the random worlds, and named with its invariant.
+"""Rules broken on purpose: each is caught by the explorer, and named with the invariant that tells.
 
 A checker that never complained is not known to check. Each rule here is one change to a machine that somebody could
 make in good faith; `tests/sim/test_broken.py` shows that the worlds notice, and how soon.
@@ -62,7 +62,7 @@ class _KeepsReserved(Matcher):
 class _NonOwnerRemoves(Matcher):
     """Believes anybody who says that an entry is gone, whoever owns it."""
 
-    def removed(self, mate: str, removals: Any, now: float) -> None:
+    def removed(self, mate: str, removals: Any, now: float) -> None:  # noqa: ARG002
         for removal in removals:
             for entry in self.table.attempts(removal.rid):
                 if entry.owner:
@@ -89,7 +89,7 @@ class _SilentRemoval(Matcher):
 class _HastyRemoval(Matcher):
     """Says at once what could wait for the next heartbeat."""
 
-    def _remove_lazily(self, removal: Any, now: float) -> None:
+    def _remove_lazily(self, removal: Any, now: float) -> None:  # noqa: ARG002
         self._tell_mates(Removed((removal,)))
 
 

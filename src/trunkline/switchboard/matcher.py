@@ -690,7 +690,7 @@ class Matcher:
             self._sent_to.append(post)
         self.floors = dict(floors)  # type: ignore[call-overload]
         self.lazy = list(lazy)  # type: ignore[call-overload]
-        self._doubts, self._older = (list(marked) for marked in doubts[:2])  # type: ignore[index]
+        self._doubts, self._older = list(doubts[0]), list(doubts[1])  # type: ignore[index]
         self.doubt_due = doubts[2]  # type: ignore[index]
 
     def _is_there(self, entry: Entry) -> bool:
