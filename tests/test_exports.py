@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import trunkline
 from trunkline import errors
 
@@ -12,10 +14,17 @@ def test_all_is_sorted_and_there():
     assert all(hasattr(trunkline, name) for name in trunkline.__all__)
 
 
-def test_what_is_imported_is_exported():
+def test_what_types_see_is_what_there_is():
     tree = ast.parse(Path(trunkline.__file__).read_text())
-    imported = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert imported == set(trunkline.__all__)
+    lazy = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {f"{node.module}.{alias.name}" for node in lazy.body for alias in node.names}
+    assert seen == {f"{module}.{name}" for module, names in trunkline._WHERE.items() for name in names}
+    assert {name.rpartition(".")[2] for name in seen} == set(trunkline.__all__) <= set(dir(trunkline))
+
+
+def test_nothing_else_is_there():
+    with pytest.raises(AttributeError, match="no attribute 'meat'"):
+        trunkline.meat  # noqa: B018
 
 
 def test_every_error_that_a_caller_may_catch_is_exported():

@@ -12,38 +12,42 @@ The layers, each a client of the one below (docs/design.md):
 ``trunkline.meet`` is the whole of it for most programs; ``from trunkline import aio`` for asyncio.
 """
 
-from trunkline.connect import (
-    Post,
-    Switchboard,
-    broadcast,
-    explain,
-    meet,
-    meet_datagram,
-    names,
-    post,
-    status,
-)
-from trunkline.drivers.sockets import Connection
-from trunkline.errors import (
-    ClosedError,
-    ConfigError,
-    DeniedError,
-    Displaced,
-    InvalidAddress,
-    InvalidName,
-    LinkClosed,
-    LocalError,
-    MeetTimeout,
-    NameTaken,
-    NoSwitchboard,
-    RemoteError,
-    ServiceUnreachable,
-    TooMany,
-    TransferFailed,
-    TrunklineError,
-    TrustError,
-)
-from trunkline.names import Address, Peer, Secret
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from trunkline.connect import (
+        Post,
+        Switchboard,
+        broadcast,
+        explain,
+        meet,
+        meet_datagram,
+        names,
+        post,
+        status,
+    )
+    from trunkline.drivers.sockets import Connection
+    from trunkline.errors import (
+        ClosedError,
+        ConfigError,
+        DeniedError,
+        Displaced,
+        InvalidAddress,
+        InvalidName,
+        LinkClosed,
+        LocalError,
+        MeetTimeout,
+        NameTaken,
+        NoSwitchboard,
+        RemoteError,
+        ServiceUnreachable,
+        TooMany,
+        TransferFailed,
+        TrunklineError,
+        TrustError,
+    )
+    from trunkline.names import Address, Peer, Secret
 
 __all__ = [
     "Address",
@@ -77,3 +81,55 @@ __all__ = [
     "post",
     "status",
 ]
+
+_WHERE: Final = {
+    "trunkline.connect": (
+        "Post",
+        "Switchboard",
+        "broadcast",
+        "explain",
+        "meet",
+        "meet_datagram",
+        "names",
+        "post",
+        "status",
+    ),
+    "trunkline.drivers.sockets": ("Connection",),
+    "trunkline.errors": (
+        "ClosedError",
+        "ConfigError",
+        "DeniedError",
+        "Displaced",
+        "InvalidAddress",
+        "InvalidName",
+        "LinkClosed",
+        "LocalError",
+        "MeetTimeout",
+        "NameTaken",
+        "NoSwitchboard",
+        "RemoteError",
+        "ServiceUnreachable",
+        "TooMany",
+        "TransferFailed",
+        "TrunklineError",
+        "TrustError",
+    ),
+    "trunkline.names": (
+        "Address",
+        "Peer",
+        "Secret",
+    ),
+}
+"""Module -> what comes from there when it is first used: the commands need little of it, and are to start quickly."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _WHERE.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(module), name)
+            return value
+    raise AttributeError(f"module 'trunkline' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -324,7 +324,10 @@ async def connect(loop: asyncio.AbstractEventLoop, address: Address, within: flo
 
 def reason(error: BaseException) -> str:
     """Return why a socket failed, in the system's words and without the number."""
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.errno and text.startswith("Connect call failed"):
+        text = os.strerror(error.errno)  # asyncio's own words repeat the address and hide the reason
+    return text.lower()
 
 
 def shown(address: Sequence[Any] | str) -> str:

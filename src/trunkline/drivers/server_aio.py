@@ -40,7 +40,7 @@ from trunkline.switchboard.events import (
 )
 from trunkline.switchboard.server import Server
 from trunkline.wire.limits import MAX_TEXT
-from trunkline.wire.messages import AnyMessage, Goodbye, MateHello, MateWelcome
+from trunkline.wire.messages import AnyMessage, Goodbye, MateHello, MateWelcome, ServerStatus
 
 BACKLOG: Final = 4096
 """Connections that the kernel keeps until they are accepted: all clients of a mate that dies come at once."""
@@ -89,6 +89,10 @@ class SwitchboardServer:
         """Where it listens."""
         return self._bound
 
+    def status(self) -> ServerStatus:
+        """Return how it is, as clients that ask are told; it has to be started."""
+        return self._machine.status(now())
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self
@@ -114,7 +118,7 @@ class SwitchboardServer:
         self._bound = tuple(Address(*sock.getsockname()[:2]) for sock in listeners)
         self.config = _completed(self.config, self._bound[0])
         self._pump = Pump(loop)
-        machine = Server(
+        machine = self._machine = Server(
             self.config,
             seed=secrets.token_bytes(32),
             incarnation=int(time.time() * 1000),
@@ -129,8 +133,8 @@ class SwitchboardServer:
         _log.info("switchboard %s listens on %s", self.config.id, ", ".join(map(str, self._bound)))
         self._runner.step(Tick())
 
-    async def serve_forever(self) -> None:
-        """Serve until `stop` is called or, on the main thread, SIGTERM or SIGINT comes; leave in good order.
+    async def serve_forever(self, signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) -> None:
+        """Serve until `stop` is called or, on the main thread, one of the signals comes; leave in good order.
 
         Raises:
             ConfigError: an address can't be listened on.
@@ -140,7 +144,7 @@ class SwitchboardServer:
             await self.start()
         caught: list[signal.Signals] = []
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in signals:
                 with contextlib.suppress(NotImplementedError):  # not on every platform
                     self._loop.add_signal_handler(number, self._told_to_stop.set)
                     caught.append(number)

@@ -336,23 +336,7 @@ class Server:
         self.out.append(Send(party.conn, NameList(message.query, names, more)))
 
     def _on_ask_status(self, party: Party, message: AskStatus) -> None:
-        meets, posts, foreign = self._matcher.table.counts()
-        mesh = self._mesh
-        status = ServerStatus(
-            message.query,
-            mesh.me.id,
-            mesh.me.incarnation,
-            mesh.me.address,
-            self._now - self._started,
-            self._clients,
-            meets,
-            posts,
-            foreign,
-            self._matcher.matches,
-            mesh.seen(),
-            tuple(mesh.members[server] for server in sorted(mesh.missing)),
-        )
-        self.out.append(Send(party.conn, status))
+        self.out.append(Send(party.conn, self.status(self._now, message.query)))
 
     def _on_broadcast(self, party: Party, message: Broadcast) -> None:
         if not self._may_spend(party, self.config.notice_rate):
@@ -448,6 +432,25 @@ class Server:
         return server
 
     # ---- for the explorer -------------------------------------------------------------------------------------
+
+    def status(self, now: float, query: int = 0) -> ServerStatus:
+        """Return how this server is; as the answer to a question, if one was asked."""
+        meets, posts, foreign = self._matcher.table.counts()
+        mesh = self._mesh
+        return ServerStatus(
+            query,
+            mesh.me.id,
+            mesh.me.incarnation,
+            mesh.me.address,
+            now - self._started,
+            self._clients,
+            meets,
+            posts,
+            foreign,
+            self._matcher.matches,
+            mesh.seen(),
+            tuple(mesh.members[server] for server in sorted(mesh.missing)),
+        )
 
     def snapshot(self) -> Hashable:
         """Return the whole state as nested tuples, equal for equal states."""

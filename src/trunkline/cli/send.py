@@ -1,0 +1,44 @@
+"""``trunkline send``: files to whoever takes them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trunkline.cli.common import Common
+from trunkline.cli.meet import Me, You
+from trunkline.cli.transferring import AsJson, Timeout, transfer
+
+
+def send(
+    ctx: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files and folders.", show_default=False)],
+    me: Me,
+    you: You,
+    timeout: Timeout = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send files and folders to the process that takes them, checked by SHA-256.
+
+    When the connection breaks it meets the other side again and goes on where it was.
+
+    \b
+    Example:
+      trunkline send photos/ report.pdf attic desk       and there: trunkline take desk attic
+    """
+    from trunkline.drivers.files import Sending
+    from trunkline.names import check_pair
+
+    common: Common = ctx.obj
+    check_pair(me, you)
+    common.start_logs()
+    sending = Sending(files)
+    transfer(
+        common,
+        me,
+        you,
+        lambda sock, on_progress: sending.run(sock, on_progress=on_progress),
+        lambda: sending.outcome,
+        timeout=timeout,
+        as_json=as_json,
+    )

@@ -1,0 +1,120 @@
+"""``trunkline simulate``: every order of events in small worlds, and chance in larger ones."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from trunkline.cli.common import FAILED, Common, columns
+
+if TYPE_CHECKING:
+    from trunkline.sim.report import Report
+
+ALL: Final = "all"
+RANDOM: Final = "random"
+
+
+def simulate(
+    ctx: typer.Context,
+    worlds: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[WORLD]...", help="Worlds to explore; all; random.", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Of the (first) random world; for others, of the search's order.")
+    ] = None,
+    runs: Annotated[int, typer.Option(metavar="N", min=1, help="How many random worlds, each with the next seed.")] = 1,
+    faults: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Crashes and losses that may come in one run.")
+    ] = None,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="No bounds on time and states (all worlds, if none is named); large random ones."),
+    ] = False,
+    replay: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Run a recorded failure again.", show_default=False)
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Record the first failure there.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each world.")] = False,
+) -> None:
+    """Run the switchboard's own machines in simulated worlds, and check the invariants.
+
+    An exploration tries every order of deliveries, and every fault at every point. It is exhaustive only if it says
+    so. The exit code is 1 if an invariant broke. Without a world it lists them.
+
+    \b
+    Examples:
+      trunkline simulate a --faults 1
+      trunkline simulate random --seed 17 --runs 100
+    """
+    common: Common = ctx.obj
+    names = worlds or ([ALL] if deep else [])
+    if not names and replay is None:
+        _list_worlds(common, as_json=as_json)
+        return
+    broken = False
+    for report in _reports(names, replay, seed, runs, faults, save, deep=deep):
+        if as_json:
+            common.tell(report.to_json().decode())
+        else:
+            common.tell(str(report))
+        broken |= not report.ok
+    if broken:
+        raise typer.Exit(FAILED)
+
+
+def _list_worlds(common: Common, *, as_json: bool) -> None:
+    from trunkline.sim.worlds import WORLDS
+
+    if as_json:
+        common.tell_json([{"name": spec.name, "about": spec.about} for spec in WORLDS.values()])
+        return
+    rows = [(spec.name, spec.about) for spec in WORLDS.values()]
+    rows += [(ALL, "all of these"), (RANDOM, "more servers, clients and faults, drawn from --seed")]
+    common.tell(columns(("WORLD", "WHAT IT IS"), rows))
+
+
+def _reports(
+    names: list[str],
+    file: Path | None,
+    seed: int | None,
+    runs: int,
+    faults: int | None,
+    save: Path | None,
+    *,
+    deep: bool,
+) -> "Iterator[Report]":
+    import itertools
+
+    import msgspec
+
+    from trunkline.errors import ConfigError
+    from trunkline.sim.explore import explore
+    from trunkline.sim.randomworld import LARGE, SMALL, make_plan, run_plan
+    from trunkline.sim.replay import record, record_plan, replay
+    from trunkline.sim.worlds import WORLDS
+
+    unknown = [name for name in names if name not in (*WORLDS, ALL, RANDOM)]
+    if unknown:
+        raise typer.BadParameter(f"there is no world {unknown[0]!r}: `trunkline simulate` lists them")
+    if file is not None:
+        try:
+            yield replay(file)
+        except msgspec.DecodeError as error:
+            raise ConfigError(f"{file} is no recording: {error}") from None
+    for name in dict.fromkeys(itertools.chain.from_iterable(WORLDS if each == ALL else [each] for each in names)):
+        if name == RANDOM:
+            for number in range(seed or 0, (seed or 0) + runs):
+                plan = make_plan(number, LARGE if deep else SMALL)
+                report = run_plan(plan)
+                if not report.ok and save is not None and not save.exists():
+                    record_plan(report, plan).save(save)
+                yield report
+            continue
+        report = explore(name, deep=deep, faults=faults, seed=seed or 0)
+        if not report.ok and save is not None and not save.exists():
+            record(report, WORLDS[name]).save(save)
+        yield report
