@@ -44,7 +44,7 @@ Trunkline connects processes by name, wherever they run and whichever comes firs
 class _Sections(TyperGroup):
     """Lists the commands by section."""
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - the shape that typer calls
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         for title, functions in SECTIONS.items():
             commands = [self.commands[function.__name__] for function in functions]
             with formatter.section(title):
