@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from trunkline.cli import main
@@ -29,6 +31,7 @@ def test_every_command_has_an_example(capfd, name):
     out = capfd.readouterr().out
     assert "Example" in out
     assert f"trunkline {name}" in out
+    assert not re.search(r"[{}<>]", out.partition("Options:")[0])
     assert max(map(len, out.splitlines())) <= 110
 
 

@@ -75,3 +75,11 @@ def test_a_reader_that_goes_away_is_no_error():
     script = f"{sys.executable} -m trunkline simulate | :"
     result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert result.stderr == ""
+
+
+@pytest.mark.e2e
+def test_a_terminal_that_knows_no_utf_8(cli, me):
+    cli.expose(f"{me}/ü", "tcp:127.0.0.1:9")
+    result = cli.run("names", me, env=cli.environment | {"PYTHONIOENCODING": "ascii"})
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"{me}/\\xfc" in result.stdout

@@ -3,6 +3,7 @@
 Nothing is imported before it is needed: ``trunkline --help`` has to be quick.
 """
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from trunkline.cli.common import Common
 
     common = Common()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names are UTF-8, terminals not always
     try:
         return _run(sys.argv[1:] if argv is None else argv, common)
     except KeyboardInterrupt:

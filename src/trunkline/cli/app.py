@@ -1,9 +1,10 @@
 """The typer application: all commands by section, and the options that every command takes."""
 
+import re
 from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from trunkline.cli.bench import bench
 from trunkline.cli.common import Common
@@ -49,6 +50,17 @@ class _Sections(TyperGroup):
             commands = [self.commands[function.__name__] for function in functions]
             with formatter.section(title):
                 formatter.write_dl([(str(command.name), command.get_short_help_str(70)) for command in commands])
+
+
+class _Command(TyperCommand):
+    """Shows its arguments as people write them: ME, not {ME} and <str>."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [re.sub(r"[{}]", "", piece) for piece in super().collect_usage_pieces(ctx)]
+
+    def get_help(self, ctx: Any) -> str:
+        # Spaces for a type, so that the columns stay.
+        return re.sub(r" <(str|list\[\w+\])>", lambda found: " " * len(found[0]), super().get_help(ctx))
 
 
 app = typer.Typer(
@@ -101,4 +113,4 @@ def trunkline(
 
 for _commands in SECTIONS.values():
     for _command in _commands:
-        app.command()(_command)
+        app.command(cls=_Command)(_command)

@@ -12,7 +12,7 @@ from trunkline.cli.transferring import AsJson, Timeout, transfer
 
 def send(
     ctx: typer.Context,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files and folders.", show_default=False)],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files and folders.", show_default=False)],
     me: Me,
     you: You,
     timeout: Timeout = None,

@@ -19,7 +19,7 @@ def simulate(
     ctx: typer.Context,
     worlds: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[WORLD]...", help="Worlds to explore; all; random.", show_default=False),
+        typer.Argument(metavar="WORLD", help="Worlds to explore; all; random.", show_default=False),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Of the (first) random world; for others, of the search's order.")

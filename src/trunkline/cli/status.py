@@ -51,7 +51,7 @@ def status(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show how the switchboard servers are that we know of.
+    """Show every switchboard server that is known, and how it is.
 
     Servers that those know of are asked too. The exit code is 1 if none is up.
 

@@ -37,7 +37,7 @@ def switchboard(
         typer.Option(metavar="H:P", help="A server of the mesh to join; may be repeated: any that answers will do."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--id", help="Unique in the mesh [default: the advertised address].")
+        str | None, typer.Option("--id", metavar="NAME", help="Unique in the mesh [default: the advertised address].")
     ] = None,
     advertise: Annotated[
         str | None, typer.Option(metavar="H:P", help="Where others reach it [default: the first --listen].")
