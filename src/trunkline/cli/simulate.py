@@ -50,9 +50,9 @@ def simulate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each world.")] = False,
 ) -> None:
-    """Run the switchboard's own machines in simulated worlds, and check the invariants.
+    """Check the protocol in simulated worlds.
 
-    An exploration tries every order of deliveries, and every fault at every point. It is exhaustive only if it says
+    The switchboard's own machines run in a world with its own clock and network. An exploration tries every order of deliveries, and every fault at every point. It is exhaustive only if it says
     so. The exit code is 1 if an invariant broke. Without a world it lists them.
 
     \b

@@ -62,7 +62,7 @@ class _KeepsReserved(Matcher):
 class _NonOwnerRemoves(Matcher):
     """Believes anybody who says that an entry is gone, whoever owns it."""
 
-    def removed(self, mate: str, removals: Any, now: float) -> None:  # noqa: ARG002
+    def removed(self, mate: str, removals: Any, now: float) -> None:
         for removal in removals:
             for entry in self.table.attempts(removal.rid):
                 if entry.owner:
@@ -89,7 +89,7 @@ class _SilentRemoval(Matcher):
 class _HastyRemoval(Matcher):
     """Says at once what could wait for the next heartbeat."""
 
-    def _remove_lazily(self, removal: Any, now: float) -> None:  # noqa: ARG002
+    def _remove_lazily(self, removal: Any, now: float) -> None:
         self._tell_mates(Removed((removal,)))
 
 
