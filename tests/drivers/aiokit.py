@@ -37,7 +37,7 @@ def run(
 
 async def until(condition: Callable[[], object]) -> None:
     """Let the loop turn until ``condition`` holds."""
-    while not condition():  # noqa: ASYNC110 - what is waited for knows no event
+    while not condition():
         await asyncio.sleep(0)
 
 

@@ -220,7 +220,7 @@ def test_a_hundred_thousand_requests_on_one_connection() -> None:
     number, cap = 100_000, 8
 
     async def main() -> None:
-        async with server(max_requests=cap, heartbeat=60.0) as s:
+        async with server(max_requests=cap, heartbeat=60.0) as s:  # the other client is silent for long
             greedy, other = await Raw.hello(s.address), await Raw.hello(s.address)
 
             async def ask() -> None:
