@@ -1,10 +1,11 @@
 """The blocking driver's connections to peers, until they are somebody's: accepted or dialled, read as far as the
 machine wants and not a byte further, written, handed over.
 
-Nothing here waits, and nothing but `Peers.accept` calls the machine: what happened is appended to ``events``.
+Nothing here waits, and nothing but accepting calls the machine: what happened is appended to ``events``.
 """
 
 import errno
+import functools
 import os
 import socket
 from collections import deque
@@ -94,7 +95,7 @@ class Peers:
         self._last = 0
         self._accept_again: float | None = None
         for sock in listeners.sockets:
-            pollers.add(sock.fileno(), IN, lambda _, sock=sock: self.accept(sock))  # type: ignore[misc]
+            pollers.add(sock.fileno(), IN, functools.partial(self._accept, sock, int(sock.family)))
 
     def __len__(self) -> int:
         return len(self._peers)
@@ -211,10 +212,10 @@ class Peers:
 
     # ---- what happens on the sockets ----------------------------------------------------------------------------
 
-    def accept(self, listener: socket.socket) -> None:
-        """Take one connection; if more wait, the pollers say so again."""
+    def _accept(self, listener: socket.socket, family: int, _: int) -> None:
+        # One at a time: if more wait, the pollers say so again.
         try:
-            sock = accept(listener)
+            sock = accept(listener, family)
         except OSError as error:
             if error.errno in _OUT_OF_ROOM:
                 # The listener stays readable: without a pause the leader would spin.
