@@ -288,8 +288,9 @@ class MeetTimeout(TrunklineError, TimeoutError):
         self.explanation = tuple(explanation)
 
     def __str__(self) -> str:
+        within = f"within {round(self.seconds, 2):g} s"  # what was left of it by our clock is not what was asked
         if self.you:
-            head = f"{self.you!r} did not come to meet {self.me!r} within {self.seconds:g} s"
+            head = f"{self.you!r} did not come to meet {self.me!r} {within}"
         else:
-            head = f"nobody came to the post {self.me!r} within {self.seconds:g} s"
+            head = f"nobody came to the post {self.me!r} {within}"
         return head + "".join(f"\n  - {line}" for line in self.explanation)

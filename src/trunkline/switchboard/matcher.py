@@ -96,7 +96,7 @@ class Matcher:
         self.doubt_due: float | None = None
         """When `look_again` is due."""
         self._doubts: list[tuple[str, bytes, int]] = []
-        """Others' entries (owner, rid, n) that were marked as taken since the last look, by another than their owner."""
+        """Others' entries (owner, rid, n) that were marked as taken since the last look, not by their owner."""
         self._older: list[tuple[str, bytes, int]] = []
         """The same, before the last look."""
         self.matches = 0
@@ -690,9 +690,8 @@ class Matcher:
             self._sent_to.append(post)
         self.floors = dict(floors)  # type: ignore[call-overload]
         self.lazy = list(lazy)  # type: ignore[call-overload]
-        newer, older, self.doubt_due = doubts  # type: ignore[misc]
-        self._doubts = list(newer)
-        self._older = list(older)
+        self._doubts, self._older = list(doubts[0]), list(doubts[1])  # type: ignore[index]
+        self.doubt_due = doubts[2]  # type: ignore[index]
 
     def _is_there(self, entry: Entry) -> bool:
         return self.table.get(entry.owner, entry.rid) is entry
