@@ -43,6 +43,7 @@ class World:
 
     def turn(self) -> object:
         """Wait until something has happened, and return the first thing."""
+        self.run()
         while not self.fed:
             self.peers.settle()
             self.pollers.handle(self.pollers.wait(20))

@@ -88,7 +88,7 @@ def run(main: Coroutine[Any, Any, T], *, spin: float = 0.0) -> T:
     from trunkline.drivers import selector
     from trunkline.drivers.spin import SPIN_VARIABLE
 
-    chosen = None if spin == 0.0 and os.environ.get(selector.SPIN_VARIABLE) else spin
+    chosen = None if spin == 0.0 and os.environ.get(SPIN_VARIABLE) else spin
     results: list[T] = []
     selector.run(_until_told(main, results), spin=chosen)
     if not results:
