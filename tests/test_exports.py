@@ -34,7 +34,6 @@ def test_every_error_that_a_caller_may_catch_is_exported():
         "MessageNotAllowed",
         "NotTrunkline",
         "SilentPeer",
-        "StrangerRefused",
         "UnknownMessage",
         "VersionMismatch",
     }

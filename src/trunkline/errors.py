@@ -17,8 +17,7 @@
     ├── DeniedError         a right or permission is absent, or a stated limit is reached
     │   ├── NameTaken           somebody holds that unique name, or that server id
     │   ├── Displaced           somebody took over the unique name that was ours
-    │   ├── TooMany             a cap of the server
-    │   └── StrangerRefused     a dial without the right token
+    │   └── TooMany             a cap of the server
     ├── TrustError          a certificate or directory check failed: names the step
     ├── LinkClosed          the connection is gone: who closed it, and why
     │   ├── NoSwitchboard       no server could be reached (also a ConnectionError)
@@ -225,12 +224,6 @@ class TooMany(DeniedError):
 
     def __str__(self) -> str:
         return f"too many {self.what}: the limit is {self.limit}"
-
-
-class StrangerRefused(DeniedError):
-    """Somebody dialled a listener of ours without the token of a match."""
-
-    code = 36
 
 
 class TrustError(TrunklineError):

@@ -234,11 +234,14 @@ class AsyncClient:
         time = now()
         if time - self._looked_at > ADDRESSES_FRESH or not self._stream_at:
             self._looked_at = time
-            at = encode_candidates(self._listeners.candidates(addresses=self._addresses))
-            if self._stream_at and at != self._stream_at:
-                self._runner.step(CandidatesChanged(at))
-            self._stream_at = at
-            self._datagram_at = encode_candidates(self._listeners.candidates(datagram=True, addresses=self._addresses))
+            before = self._stream_at, self._datagram_at
+            self._stream_at, self._datagram_at = (
+                encode_candidates(self._listeners.candidates(datagram=datagrams, addresses=self._addresses))
+                for datagrams in (False, True)
+            )
+            if before[0] and before != (self._stream_at, self._datagram_at):
+                self._runner.step(CandidatesChanged(self._stream_at))
+                self._runner.step(CandidatesChanged(self._datagram_at, datagram=True))
         return self._datagram_at if datagram else self._stream_at
 
     # ---- the machine's effects ------------------------------------------------------------------------------

@@ -55,6 +55,12 @@ its owner may take to say so itself. A look comes once in this time, so one entr
 
 _NOTHING: Final[dict[bytes, Entry]] = {}
 
+MAX_AHEAD: Final = 60
+"""Most seconds by which the generation that a client says it held may be ahead of our wall clock: it is not proved."""
+
+MAX_GENERATION: Final = (1 << 53) - 1
+"""What a message can carry."""
+
 MAX_FLOORS: Final = 10_000
 """Most unique names whose last generation is remembered after their holders are gone."""
 
@@ -497,12 +503,10 @@ class Matcher:
         if holder is None or (not message.unique and not holder.unique):
             return self._next_generation(message, key, now) if message.unique else 0
         if message.unique and holder.unique and claim and claim == holder.claim:
-            generation = max(holder.generation + 1, self._next_generation(message, key, now))
+            generation = min(max(holder.generation + 1, self._next_generation(message, key, now)), MAX_GENERATION)
             self._displace(rivals, generation, now)
             return generation
-        if message.unique and message.generation > holder.generation:
-            self._displace(rivals, message.generation, now)  # it held the name, and has the greater claim
-            return message.generation
+        # A generation alone proves nothing, so it displaces nobody: only the secret does.
         error: DeniedError
         if message.generation:
             error = Displaced(message.name, holder.generation)
@@ -514,8 +518,10 @@ class Matcher:
 
     def _next_generation(self, message: Post, key: tuple[str, bool], now: float) -> int:
         # By the wall clock, in seconds, so that a name's generation goes on growing when all servers have restarted.
+        wall = max(int(self._epoch + now), 0)
         floor, _ = self.floors.get(key, (0, 0.0))
-        return max(message.generation, floor + 1 if not message.generation else floor, int(self._epoch + now))
+        claimed = min(message.generation, wall + MAX_AHEAD)
+        return min(max(claimed, floor if claimed else floor + 1, wall), MAX_GENERATION)
 
     def _displace(self, posts: Iterable[PostEntry], generation: int, now: float) -> None:
         """Close our own posts that have lost their name. Others' owners do it themselves when they hear of it."""
