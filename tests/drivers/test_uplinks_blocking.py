@@ -132,12 +132,12 @@ def test_a_silent_address_is_given_up(world, monkeypatch):
     if world.events:
         pytest.skip("this host has no route there")
     due = world.uplinks.next_deadline()
-    assert world.uplinks.timed
+    assert world.uplinks.dialling
     world.uplinks.give_up(due - 1)
     assert not world.events
     world.uplinks.give_up(due)
     assert world.turn() == Lost(1, "no answer within 3 s")
-    assert not world.uplinks.timed
+    assert not world.uplinks.dialling
 
 
 def test_what_the_kernel_does_not_take_waits(world):
