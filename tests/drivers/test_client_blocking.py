@@ -373,11 +373,11 @@ def test_running_out_of_descriptors_pauses_the_listener(server, new_client, pool
     offer = post(host, "service")
     failed = threading.Event()
 
-    def full(listener: socket.socket) -> Connection:
+    def full(listener: socket.socket, family: int) -> Connection:
         if not failed.is_set():
             failed.set()
             raise OSError(errno.EMFILE, "Too many open files")
-        return accept(listener)
+        return accept(listener, family)
 
     monkeypatch.setattr(peers_blocking, "accept", full)
     with guest.meet("guest", "service", SOON), host.accept(offer, SOON):

@@ -128,7 +128,7 @@ class Reactor:
     def next_deadline(self) -> float | None:
         """Return when `tick` is due."""
         due = self._machine.next_deadline()
-        if self._uplinks.timed or self._peers.timed:
+        if self._uplinks.dialling or self._peers.timed:
             for other in (self._uplinks.next_deadline(), self._peers.next_deadline()):
                 if other is not None and (due is None or other < due):
                     due = other
