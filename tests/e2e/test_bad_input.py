@@ -423,8 +423,7 @@ def ports() -> list[int]:
         for sock in (one, two):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("127.0.0.1", 0))
-        found = [one.getsockname()[1], two.getsockname()[1]]
-    return found
+        return [one.getsockname()[1], two.getsockname()[1]]
 
 
 def test_a_join_loop(tmp_path: Path, ports: list[int]) -> None:
