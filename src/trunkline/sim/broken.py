@@ -168,7 +168,11 @@ BROKEN: Final[dict[str, BrokenRule]] = {
         cast=Cast(client=_StaysHome),
     ),
     "keeps-lost-clients": BrokenRule(
-        rule="the entries of a client that is lost stay", invariant="S4", world="a", cast=_server(_KeepsLostClients), faults=1
+        rule="the entries of a client that is lost stay",
+        invariant="S4",
+        world="a",
+        cast=_server(_KeepsLostClients),
+        faults=1,
     ),
     "silent-removal": BrokenRule(
         rule="a removal is not announced", invariant="S4", world="a", cast=_server(_SilentRemoval), faults=1

@@ -111,9 +111,7 @@ def clean(world: World) -> None:
 class Search:
     """One exploration."""
 
-    def __init__(
-        self, spec: Spec, cast: Cast | None = None, seed: int = 0, slack: int | None = None
-    ) -> None:
+    def __init__(self, spec: Spec, cast: Cast | None = None, seed: int = 0, slack: int | None = None) -> None:
         self.spec = spec
         self.slack = slack
         self.engine = Memo(spec, cast)
