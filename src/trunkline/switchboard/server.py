@@ -258,8 +258,7 @@ class Server:
             return
         if not detours or party.conn in self._matcher.lodged:
             party.detours = detours
-            if detours:
-                self.out.append(Send(party.conn, Elsewhere(detours)))  # type: ignore[arg-type]
+            self.out.append(Send(party.conn, Elsewhere(detours)))  # type: ignore[arg-type]
 
     def _stop(self) -> None:
         """Leave in good order: mates don't miss us, clients look elsewhere at once."""
