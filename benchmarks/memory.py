@@ -18,7 +18,6 @@ from trunkline.names import Candidate, Candidates
 from trunkline.wire.codec import PREAMBLE, Inbound, encode, encode_candidates
 from trunkline.wire.messages import AskStatus, Hello, Meet, ServerStatus
 
-
 PER_CLIENT = 1000
 """Requests that each connection lodges; the server's cap is a little above it."""
 

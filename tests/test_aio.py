@@ -185,7 +185,7 @@ def test_streams_on_a_loop_that_is_not_asyncios(monkeypatch: pytest.MonkeyPatch)
 
     async def main() -> None:
         async with world() as (_, board), board.post("p") as post:
-            (reader, writer, peer), (reader2, writer2, _) = await asyncio.gather(board.meet("a", "p"), post.accept())
+            (_, writer, peer), (reader2, writer2, _) = await asyncio.gather(board.meet("a", "p"), post.accept())
             assert peer.name == "p"
             assert writer.get_extra_info("peer") is peer
             writer.write(b"x")
@@ -407,14 +407,19 @@ def test_clients_that_nobody_accepted_read_eof() -> None:
 
 def test_a_pool_of_posts() -> None:
     async def main() -> None:
-        async with server() as s, Switchboard(s.address) as one, Switchboard(s.address) as two:
-            async with one.post("p") as post, two.post("p") as post2:
-                for i in range(4):
-                    (await one.meet_socket(f"a{i}", "p")).close()
-                for _ in range(2):
-                    (await post.accept_socket(timeout=30)).close()
-                    (await post2.accept_socket(timeout=30)).close()
-                assert [name.holders for name in await one.names("p")] == [2]
+        async with (
+            server() as s,
+            Switchboard(s.address) as one,
+            Switchboard(s.address) as two,
+            one.post("p") as post,
+            two.post("p") as post2,
+        ):
+            for i in range(4):
+                (await one.meet_socket(f"a{i}", "p")).close()
+            for _ in range(2):
+                (await post.accept_socket(timeout=30)).close()
+                (await post2.accept_socket(timeout=30)).close()
+            assert [name.holders for name in await one.names("p")] == [2]
 
     run(main)
 
@@ -608,10 +613,12 @@ def test_a_server_that_speaks_nonsense(caplog: pytest.LogCaptureFixture) -> None
             assert await reader.read()  # our reason why we hang up
             writer.close()
 
-        async with await asyncio.start_server(answer, "127.0.0.1", 0) as odd:
-            async with Switchboard(Address(*odd.sockets[0].getsockname())) as board:
-                with pytest.raises(NoSwitchboard, match="does not speak Trunkline"):
-                    await board.status()
+        async with (
+            await asyncio.start_server(answer, "127.0.0.1", 0) as odd,
+            Switchboard(Address(*odd.sockets[0].getsockname())) as board,
+        ):
+            with pytest.raises(NoSwitchboard, match="does not speak Trunkline"):
+                await board.status()
 
     run(main)
     assert "breaks the protocol" in caplog.text
@@ -622,10 +629,12 @@ def test_a_server_that_accepts_and_hangs_up() -> None:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.close()
 
-        async with await asyncio.start_server(answer, "127.0.0.1", 0) as odd:
-            async with Switchboard(Address(*odd.sockets[0].getsockname())) as board:
-                with pytest.raises(NoSwitchboard):
-                    await board.meet("a", "b")
+        async with (
+            await asyncio.start_server(answer, "127.0.0.1", 0) as odd,
+            Switchboard(Address(*odd.sockets[0].getsockname())) as board,
+        ):
+            with pytest.raises(NoSwitchboard):
+                await board.meet("a", "b")
 
     run(main)
 

@@ -34,7 +34,6 @@ def test_every_error_that_a_caller_may_catch_is_exported():
         "MessageNotAllowed",
         "NotTrunkline",
         "SilentPeer",
-        "StrangerRefused",
         "UnknownMessage",
         "VersionMismatch",
     }
@@ -50,3 +49,11 @@ def test_the_blocking_face_does_not_import_asyncio():
 def test_the_asynchronous_face_is_a_submodule():
     code = "from trunkline import aio; assert aio.meet"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "first", ["trunkline.meet", "trunkline.Address", "from trunkline.names import Peer", "from trunkline import aio"]
+)
+def test_names_is_the_function_whatever_comes_first(first):
+    code = f"import trunkline; {first}; assert callable(trunkline.names); from trunkline.names import Peer"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

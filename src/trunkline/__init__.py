@@ -12,7 +12,9 @@ The layers, each a client of the one below (docs/design.md):
 ``trunkline.meet`` is the whole of it for most programs; ``from trunkline import aio`` for asyncio.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -133,3 +135,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps ``trunkline.names`` the function: importing the submodule of that name would put itself there."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name == "names" and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

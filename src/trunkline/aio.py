@@ -83,7 +83,7 @@ class _Meeting:
             self.future.set_exception(error)
 
     def stands(self, generation: int) -> None:
-        raise AssertionError("only posts stand")
+        raise AssertionError(f"only posts stand, and have a generation: {generation}")
 
 
 class Post:

@@ -17,8 +17,7 @@
     ├── DeniedError         a right or permission is absent, or a stated limit is reached
     │   ├── NameTaken           somebody holds that unique name, or that server id
     │   ├── Displaced           somebody took over the unique name that was ours
-    │   ├── TooMany             a cap of the server
-    │   └── StrangerRefused     a dial without the right token
+    │   └── TooMany             a cap of the server
     ├── TrustError          a certificate or directory check failed: names the step
     ├── LinkClosed          the connection is gone: who closed it, and why
     │   ├── NoSwitchboard       no server could be reached (also a ConnectionError)
@@ -227,12 +226,6 @@ class TooMany(DeniedError):
         return f"too many {self.what}: the limit is {self.limit}"
 
 
-class StrangerRefused(DeniedError):
-    """Somebody dialled a listener of ours without the token of a match."""
-
-    code = 36
-
-
 class TrustError(TrunklineError):
     """A certificate or directory check failed; the text names the step."""
 
@@ -288,8 +281,9 @@ class MeetTimeout(TrunklineError, TimeoutError):
         self.explanation = tuple(explanation)
 
     def __str__(self) -> str:
+        within = f"within {round(self.seconds, 2):g} s"  # what was left of it by our clock is not what was asked
         if self.you:
-            head = f"{self.you!r} did not come to meet {self.me!r} within {self.seconds:g} s"
+            head = f"{self.you!r} did not come to meet {self.me!r} {within}"
         else:
-            head = f"nobody came to the post {self.me!r} within {self.seconds:g} s"
+            head = f"nobody came to the post {self.me!r} {within}"
         return head + "".join(f"\n  - {line}" for line in self.explanation)

@@ -35,6 +35,12 @@ def run(
     return result
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop turn until ``condition`` holds."""
+    while not condition():
+        await asyncio.sleep(0)
+
+
 def server(**settings: Any) -> SwitchboardServer:
     """Return a server that will listen on a free port of loopback."""
     settings = {"id": "", "address": Address("127.0.0.1", 0), **settings}

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from tests.drivers.aiokit import run
+from tests.drivers.aiokit import run, until
 from trunkline.drivers import accept_aio
 from trunkline.drivers.accept_aio import Acceptor
 
@@ -46,8 +46,7 @@ def test_all_that_dial_are_accepted(at_once: int) -> None:
 
         dialled = [socket.create_connection(listener.getsockname()) for _ in range(5)]
         acceptor = Acceptor(asyncio.get_running_loop(), [listener], accepted, at_once=at_once)
-        while len(came) < 5:
-            await asyncio.sleep(0)
+        await until(lambda: len(came) == 5)
         assert listener.asked == (5 if at_once == 1 else 6)
         acceptor.close()
         acceptor.close()
@@ -70,8 +69,7 @@ def test_without_descriptors_it_rests(monkeypatch: pytest.MonkeyPatch, caplog: p
             (handle,) = acceptor._resting.values()
             handle.cancel()
             acceptor._resume(listener)
-            while not came:
-                await asyncio.sleep(0)
+            await until(lambda: came)
         acceptor.close()
         came[0].close()
 
@@ -98,8 +96,7 @@ def test_one_that_went_away_again_is_no_matter() -> None:
         listener.failures = [errno.ECONNABORTED]
         acceptor = Acceptor(asyncio.get_running_loop(), [listener], lambda sock, remote: came.append(sock))
         with socket.create_connection(listener.getsockname()):
-            while not came:
-                await asyncio.sleep(0)
+            await until(lambda: came)
         assert listener.asked == 2
         acceptor.close()
         came[0].close()
@@ -117,8 +114,7 @@ def test_closed_by_what_a_connection_brought_about() -> None:
 
         acceptor = Acceptor(asyncio.get_running_loop(), [listener], accepted, at_once=64)
         with socket.create_connection(listener.getsockname()):
-            while not listener.asked:
-                await asyncio.sleep(0)
+            await until(lambda: listener.asked)
         assert listener.asked == 1
 
     run(main)

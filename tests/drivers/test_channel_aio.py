@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.drivers.aiokit import LOOPS, run
+from tests.drivers.aiokit import LOOPS, run, until
 from trunkline.drivers import channel_aio
-from trunkline.drivers.channel_aio import Channel, Pump, connect, reason, shown
+from trunkline.drivers.channel_aio import Channel, Pump, reason, shown
 from trunkline.errors import FrameTooLarge, RemoteError
-from trunkline.names import Address
 from trunkline.wire.codec import PREAMBLE, Inbound, encode
 from trunkline.wire.messages import Alive, AnyMessage, AskStatus, Explanation
 
@@ -98,8 +97,7 @@ def test_messages_come_in_any_pieces() -> None:
             data = PREAMBLE + encode(AskStatus(1)) + encode(BIG)
             for i in range(0, len(data), 7001):
                 await b.loop.sock_sendall(b.far, data[i : i + 7001])
-            while len(b.owner.messages) < 2:
-                await asyncio.sleep(0)
+            await until(lambda: len(b.owner.messages) == 2)
             assert b.owner.messages == [AskStatus(1), BIG]
 
     run(main)
@@ -115,11 +113,9 @@ def test_two_channels_share_the_buffer() -> None:
                 half = PREAMBLE + encode(AskStatus(7))
                 b.far.send(half[:-2])
                 far.send(PREAMBLE + encode(AskStatus(8)))
-                while not b.owner.messages:
-                    await asyncio.sleep(0)
+                await until(lambda: b.owner.messages)
                 b.far.send(half[-2:])
-                while len(b.owner.messages) < 2:
-                    await asyncio.sleep(0)
+                await until(lambda: len(b.owner.messages) == 2)
                 assert b.owner.messages == [AskStatus(8), AskStatus(7)]
                 other.abort()
 
@@ -130,8 +126,7 @@ def test_the_end_of_the_other_side_is_told() -> None:
     async def main() -> None:
         with bench() as b:
             b.far.close()
-            while not b.owner.lost:
-                await asyncio.sleep(0)
+            await until(lambda: b.owner.lost)
             assert b.owner.lost == ["closed by the other side"]
             b.channel.send(Alive())
             b.channel.flush()
@@ -140,8 +135,7 @@ def test_the_end_of_the_other_side_is_told() -> None:
             b.channel.send(Alive())
             b.channel.flush()
             b.far.close()  # with something unread: a reset
-            while not b.owner.lost:
-                await asyncio.sleep(0)
+            await until(lambda: b.owner.lost)
             assert b.owner.lost == ["connection reset by peer"]
 
     run(main)
@@ -162,8 +156,7 @@ def test_a_frame_that_is_too_large_breaks_it() -> None:
     async def main() -> None:
         with bench() as b:
             b.far.send(PREAMBLE + b"\xff\xff\xff\xff")
-            while not b.owner.broken:
-                await asyncio.sleep(0)
+            await until(lambda: b.owner.broken)
             assert isinstance(b.owner.broken[0], FrameTooLarge)
 
     run(main)
@@ -211,8 +204,7 @@ def test_who_does_not_read_is_not_read_from() -> None:
             await b.loop.sock_sendall(b.far, PREAMBLE + encode(AskStatus(1)))
             assert not b.owner.messages or len(b.channel._out) <= channel_aio.PAUSE_OUTPUT
             assert len(await b.receive(sent + 4)) == sent + 4
-            while not b.owner.messages:
-                await asyncio.sleep(0)
+            await until(lambda: b.owner.messages)
             assert b.owner.messages == [AskStatus(1)]
 
     run(main)
@@ -220,18 +212,20 @@ def test_who_does_not_read_is_not_read_from() -> None:
 
 def test_too_much_for_one_write_pauses_reading() -> None:
     async def main() -> None:
-        with bench() as b:
-            for _ in range(30):
-                b.channel.send(BIG)
-            b.pump.flush()
+        with bench(limit=channel_aio.CLIENT_OUTPUT) as b:
+            sent = 0
+            while not b.channel._writing:
+                for _ in range(2 * channel_aio.PAUSE_OUTPUT // len(encode(BIG))):
+                    b.channel.send(BIG)
+                    sent += 1
+                b.pump.flush()
             assert len(b.channel._out) > channel_aio.PAUSE_OUTPUT
             await b.loop.sock_sendall(b.far, PREAMBLE + encode(AskStatus(1)))
             for _ in range(5):
                 await asyncio.sleep(0)
             assert b.owner.messages == []
-            assert len(await b.receive(30)) == 30
-            while not b.owner.messages:
-                await asyncio.sleep(0)
+            assert len(await b.receive(sent)) == sent
+            await until(lambda: b.owner.messages)
 
     run(main)
 
@@ -317,89 +311,6 @@ def test_the_pump_ends_what_lingers() -> None:
         b.far.close()
 
     run(main, LOOPS["polling"])
-
-
-# ---- dialling -------------------------------------------------------------------------------------------------
-
-
-def test_connecting() -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-            with await connect(loop, Address("127.0.0.1", port), 30) as sock:
-                assert sock.gettimeout() == 0.0
-                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            with await connect(loop, Address("localhost", port), 30):
-                pass
-        with pytest.raises(OSError, match="refused"):
-            await connect(loop, Address("127.0.0.1", port), 30)
-
-    run(main)
-
-
-@contextlib.contextmanager
-def deaf_listener():
-    """A listener whose queue is full: a dial is never answered."""
-    with socket.socket() as listener, contextlib.ExitStack() as stack:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(4):
-            sock = stack.enter_context(socket.socket())
-            sock.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                sock.connect(listener.getsockname())
-        yield Address(*listener.getsockname())
-
-
-def test_connecting_takes_no_longer_than_allowed() -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        with deaf_listener() as address:
-            with pytest.raises(OSError, match="no answer within 0.01 s"):
-                await connect(loop, address, 0.01)
-            dialling = asyncio.create_task(connect(loop, address, 30))
-            await asyncio.sleep(0.01)
-            dialling.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await dialling
-
-    run(main)
-
-
-def test_a_name_has_several_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            entries = [
-                (socket.AF_INET, socket.SOCK_STREAM, 6, "", address)
-                for address in (("127.0.0.1", 1), listener.getsockname())
-            ]
-
-            async def resolve(*args: object, **kwargs: object) -> list[object]:
-                return entries
-
-            monkeypatch.setattr(loop, "getaddrinfo", resolve)
-            (await connect(loop, Address("any", 1), 30)).close()
-            entries.clear()
-            with pytest.raises(OSError, match="no address"):
-                await connect(loop, Address("any", 1), 30)
-
-    run(main)
-
-
-def test_a_resolver_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-
-        async def resolve(*args: object, **kwargs: object) -> None:
-            await loop.create_future()
-
-        monkeypatch.setattr(loop, "getaddrinfo", resolve)
-        with pytest.raises(OSError, match="resolver did not answer"):
-            await connect(loop, Address("any", 1), 0.001)
-
-    run(main)
 
 
 def test_reasons_and_addresses_for_people() -> None:

@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.drivers.aiokit import run
+from tests.drivers.aiokit import run, until
 from trunkline.drivers import runner_aio
 from trunkline.drivers.runner_aio import Runner
 
@@ -93,12 +93,10 @@ def test_a_timer_that_is_early_looks_again(clock: list[float]) -> None:
         machine.deadline = 100.01  # later than it was: the timer stays, and finds nothing due
         runner.step(8)
         timer = runner._timer
-        while runner._timer is timer:
-            await asyncio.sleep(0)
+        await until(lambda: runner._timer is not timer)
         assert machine.events == [9, 8]
         clock[0] = 101.0
-        while machine.events != [9, 8, -1]:
-            await asyncio.sleep(0)
+        await until(lambda: machine.events == [9, 8, -1])
         runner.stop()
 
     run(main)

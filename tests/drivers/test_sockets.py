@@ -128,6 +128,9 @@ def test_no_descriptor_is_lost_when_listening_fails() -> None:
         Candidate("tcp6", "127.0.0.1", 1),
         Candidate("tcp4", "a\0b", 1),
         Candidate("unix", "/run/docker.sock"),
+        Candidate("tcp4", "127.0.0.1", 0),
+        Candidate("tcp6", "::1", 65536),
+        Candidate("tcp4", "127.0.0.1", -1),
     ],
     ids=str,
 )

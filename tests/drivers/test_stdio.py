@@ -137,6 +137,30 @@ def test_the_peer_may_end_first() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("interactive", [True, False])
+def test_a_peer_that_hangs_up_while_we_may_still_send(interactive: bool, at_once: bool) -> None:
+    async def main() -> None:
+        peer, ours = socket.socketpair()  # only a Unix socket tells
+        peer.setblocking(False)
+        typing, stdin = pty.openpty() if interactive else reversed(os.pipe())
+        with peer, pipe() as (reading, stdout):
+            joining = asyncio.create_task(join_stdio(ours, stdin_fd=stdin, stdout_fd=stdout))
+            await send(peer, b"bye")
+            if not at_once:
+                peer.shutdown(socket.SHUT_WR)
+                assert await read_fd(reading, 3) == b"bye"
+            peer.close()
+            joined = await joining
+        assert (joined.a_to_b, joined.b_to_a) == (0, 3)
+        assert interactive is (joined.error is None)
+        assert interactive or "hung up" in str(joined.error)
+        os.close(typing)
+        os.close(stdin)
+
+    run(main)
+
+
 def test_files(tmp_path: Path) -> None:
     data = random.Random(3).randbytes(20_000_000)
     (tmp_path / "from").write_bytes(b"skipped" + data)

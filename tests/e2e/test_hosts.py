@@ -111,7 +111,7 @@ def test_sockets_of_the_test_itself(lan: Lan) -> None:
     with two.entered():
         listener = socket.create_server((two.address, 0))
     with listener:
-        with pytest.raises(OSError):  # noqa: SIM117 (the machine's own network does not know the way)
+        with pytest.raises(OSError):
             with socket.create_connection(listener.getsockname(), timeout=0.01):
                 pass
         with one.entered():

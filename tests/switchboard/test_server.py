@@ -12,6 +12,7 @@ from tests.switchboard.pair import Mesh, meet, post
 from trunkline.errors import MessageNotAllowed, TooMany
 from trunkline.switchboard.events import Close, Lost, Opened, Received, Send, Tick
 from trunkline.switchboard.server import ADMISSION, GREETING_TIME, Role
+from trunkline.wire.limits import MAX_MEMBERS
 from trunkline.wire.messages import (
     Alive,
     AnyMessage,
@@ -140,7 +141,18 @@ class TestCaps:
     def test_clients(self) -> None:
         mesh = Mesh(max_clients=1)
         mesh.client("a")
-        effects = mesh.servers["a"].step(Opened(-9, "one too many"), 0.0)
+        server = mesh.servers["a"]
+        assert server.step(Opened(-9, "perhaps a server"), 0.0) == []
+        effects = server.step(Received(-9, Hello("one too many")), 0.0)
+        assert any(isinstance(e, Send) and e.message.code == TooMany.code for e in effects)
+        assert server._clients == 1
+
+    def test_connections(self) -> None:
+        mesh = Mesh(max_clients=1)
+        server = mesh.servers["a"]
+        for number in range(1 + MAX_MEMBERS):
+            assert server.step(Opened(-9 - number, "silent"), 0.0) == []
+        effects = server.step(Opened(-1000, "one too many"), 0.0)
         assert any(isinstance(e, Send) and e.message.code == TooMany.code for e in effects)
 
     def test_broadcasts(self) -> None:

@@ -150,3 +150,13 @@ def test_candidates() -> None:
     assert decode_candidates(encode_candidates(candidates)) == candidates
     with pytest.raises(MalformedMessage):
         decode_candidates(b"\xc1")
+
+
+def test_what_is_secret_is_not_shown() -> None:
+    for kind in KINDS:
+        message = example(kind)
+        for field in ("token", "secret", "claim"):
+            if field in kind.__struct_fields__:
+                shown = repr(msgspec.structs.replace(message, **{field: b"hunter2hunter2hu"}))
+                assert "hunter2" not in shown
+                assert f"{field}=…" in shown

@@ -67,7 +67,9 @@ def _known(error: BaseException) -> BaseException | None:
 
 
 def _sentence(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
+    from trunkline.errors import TrunklineError
+
+    if isinstance(error, OSError) and not isinstance(error, TrunklineError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror.lower()}{where}"
     return str(error) or type(error).__name__

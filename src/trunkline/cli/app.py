@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-
+from trunkline.cli.bench import bench
 from trunkline.cli.common import Common
 from trunkline.cli.explain import explain
 from trunkline.cli.expose import expose
@@ -23,7 +23,7 @@ SECTIONS: Final = {
     "Connect": (meet, expose, reach, send, take),
     "Serve": (up, switchboard),
     "Look": (status, names, explain),
-    "Prove and measure": (simulate,),
+    "Prove and measure": (simulate, bench),
 }
 
 ORIENTATION: Final = """\

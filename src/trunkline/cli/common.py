@@ -73,21 +73,43 @@ class Common:
 
 
 def run(main: Coroutine[Any, Any, T], *, spin: float = 0.0) -> T:
-    """Run a command's coroutine. SIGTERM ends it as SIGINT does: it is cancelled, and KeyboardInterrupt is raised.
+    """Run a command's coroutine. SIGTERM ends it as SIGINT does: it is cancelled first, so that it leaves in order.
 
     Args:
         main: the coroutine.
         spin: for how many seconds the loop polls before it blocks; TRUNKLINE_SPIN goes before 0.
+
+    Raises:
+        Terminated: SIGTERM came.
+        KeyboardInterrupt: SIGINT came.
     """
     import os
 
     from trunkline.drivers import selector
+    from trunkline.drivers.spin import SPIN_VARIABLE
 
-    chosen = None if spin == 0.0 and os.environ.get(selector.SPIN_VARIABLE) else spin
-    return selector.run(_until_told(main), spin=chosen)
+    chosen = None if spin == 0.0 and os.environ.get(SPIN_VARIABLE) else spin
+    results: list[T] = []
+    selector.run(_until_told(main, results), spin=chosen)
+    if not results:
+        raise Terminated
+    return results[0]
 
 
-async def _until_told(main: Coroutine[Any, Any, T]) -> T:
+def run_service(main: Coroutine[Any, Any, None], *, spin: float = 0.0) -> None:
+    """Run a command that goes on until it is told to end: SIGTERM is how it is done."""
+    import contextlib
+
+    with contextlib.suppress(Terminated):
+        run(main, spin=spin)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+async def _until_told(main: Coroutine[Any, Any, T], results: list[T]) -> None:
+    """Put the result into ``results``; nothing if SIGTERM came first."""
     import asyncio
     import signal
 
@@ -103,11 +125,10 @@ async def _until_told(main: Coroutine[Any, Any, T]) -> T:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, end)
     try:
-        return await main
+        results.append(await main)
     except asyncio.CancelledError:
-        if told:
-            raise KeyboardInterrupt from None
-        raise
+        if not told:
+            raise
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
 

@@ -17,7 +17,9 @@ def explain(
     you: You,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say why ME waits for YOU: nobody there, a name misspelt, nobody accepting.
+    """Say why ME waits for YOU.
+
+    Nobody has that name, or somebody has one that is nearly the same, or it does not accept.
 
     \b
     Example:

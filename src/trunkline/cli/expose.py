@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from trunkline.cli.common import Common, more_descriptors, run
+from trunkline.cli.common import Common, more_descriptors, run_service
 
 if TYPE_CHECKING:
     from trunkline.drivers.endpoints import Endpoint
@@ -45,7 +45,7 @@ def expose(
     endpoint = Endpoint.parse(service)
     common.start_logs(logging.INFO)
     more_descriptors()
-    run(_expose(common, name, endpoint, unique=unique, backlog=backlog, as_json=as_json))
+    run_service(_expose(common, name, endpoint, unique=unique, backlog=backlog, as_json=as_json))
 
 
 async def _expose(

@@ -34,9 +34,10 @@ def meet(
         ),
     ] = None,
 ) -> None:
-    """Pipe stdin and stdout to the process that meets you.
+    """Pipe to and from the process called YOU, wherever it is.
 
-    It waits for `trunkline meet YOU ME`, or takes what `trunkline expose YOU` offers.
+    It is joined with whoever runs `trunkline meet YOU ME`, or with the service that `trunkline expose YOU` offers.
+    Either side may come first.
 
     \b
     Examples:

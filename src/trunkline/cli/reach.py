@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from trunkline.cli.common import Common, more_descriptors, run
+from trunkline.cli.common import Common, more_descriptors, run_service
 
 if TYPE_CHECKING:
     import socket
@@ -46,7 +46,7 @@ def reach(
     endpoint = Endpoint.parse(listen)
     common.start_logs(logging.INFO)
     more_descriptors()
-    run(_reach(common, name, endpoint, timeout, as_json=as_json))
+    run_service(_reach(common, name, endpoint, timeout, as_json=as_json))
 
 
 async def _reach(

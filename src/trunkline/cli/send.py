@@ -18,9 +18,9 @@ def send(
     timeout: Timeout = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send files and folders to the process that takes them, checked by SHA-256.
+    """Send files and folders to the process that takes them.
 
-    When the connection breaks it meets the other side again and goes on where it was.
+    They are checked by SHA-256. When the connection breaks it meets the other side again and goes on where it was.
 
     \b
     Example:

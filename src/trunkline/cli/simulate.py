@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -28,9 +28,19 @@ def simulate(
     faults: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Crashes and losses that may come in one run.")
     ] = None,
+    slack: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, help="After a fault, leave the usual order at most N times. Else: all orders."
+        ),
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Servers that crashed may come back.")] = False,
     deep: Annotated[
         bool,
-        typer.Option("--deep", help="No bounds on time and states (all worlds, if none is named); large random ones."),
+        typer.Option(
+            "--deep",
+            help="One fault, restarts, no bounds on time and states (all worlds, if none is named); large random ones.",
+        ),
     ] = False,
     replay: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Run a recorded failure again.", show_default=False)
@@ -40,9 +50,9 @@ def simulate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each world.")] = False,
 ) -> None:
-    """Run the switchboard's own machines in simulated worlds, and check the invariants.
+    """Check the protocol in simulated worlds.
 
-    An exploration tries every order of deliveries, and every fault at every point. It is exhaustive only if it says
+    The switchboard's own machines run in a world with its own clock and network. An exploration tries every order of deliveries, and every fault at every point. It is exhaustive only if it says
     so. The exit code is 1 if an invariant broke. Without a world it lists them.
 
     \b
@@ -56,7 +66,10 @@ def simulate(
         _list_worlds(common, as_json=as_json)
         return
     broken = False
-    for report in _reports(names, replay, seed, runs, faults, save, deep=deep):
+    options = {"deep": deep, "faults": faults, "slack": slack, "restart": restart or None, "seed": seed or 0}
+    for report in _reports(names, replay, runs, options):
+        if report.recording is not None and save is not None and not save.exists():
+            report.recording.save(save)
         if as_json:
             common.tell(report.to_json().decode())
         else:
@@ -80,12 +93,8 @@ def _list_worlds(common: Common, *, as_json: bool) -> None:
 def _reports(
     names: list[str],
     file: Path | None,
-    seed: int | None,
     runs: int,
-    faults: int | None,
-    save: Path | None,
-    *,
-    deep: bool,
+    options: dict[str, Any],
 ) -> "Iterator[Report]":
     import itertools
 
@@ -93,8 +102,9 @@ def _reports(
 
     from trunkline.errors import ConfigError
     from trunkline.sim.explore import explore
-    from trunkline.sim.randomworld import LARGE, SMALL, make_plan, run_plan
-    from trunkline.sim.replay import record, record_plan, replay
+    from trunkline.sim.plan import LARGE, SMALL
+    from trunkline.sim.randomworld import run_random
+    from trunkline.sim.replay import replay
     from trunkline.sim.worlds import WORLDS
 
     unknown = [name for name in names if name not in (*WORLDS, ALL, RANDOM)]
@@ -107,14 +117,7 @@ def _reports(
             raise ConfigError(f"{file} is no recording: {error}") from None
     for name in dict.fromkeys(itertools.chain.from_iterable(WORLDS if each == ALL else [each] for each in names)):
         if name == RANDOM:
-            for number in range(seed or 0, (seed or 0) + runs):
-                plan = make_plan(number, LARGE if deep else SMALL)
-                report = run_plan(plan)
-                if not report.ok and save is not None and not save.exists():
-                    record_plan(report, plan).save(save)
-                yield report
-            continue
-        report = explore(name, deep=deep, faults=faults, seed=seed or 0)
-        if not report.ok and save is not None and not save.exists():
-            record(report, WORLDS[name]).save(save)
-        yield report
+            for number in range(options["seed"], options["seed"] + runs):
+                yield run_random(number, LARGE if options["deep"] else SMALL)
+        else:
+            yield explore(name, **options)

@@ -51,9 +51,9 @@ def status(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show every known switchboard server: whether it is up, who is connected, who waits.
+    """Show how the switchboard servers are that we know of.
 
-    Servers that those report are asked too. The exit code is 1 if none is up.
+    Servers that those know of are asked too. The exit code is 1 if none is up.
 
     \b
     Example:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trunkline.cli.common import Common, more_descriptors, run
+from trunkline.cli.common import Common, more_descriptors, run_service
 
 if TYPE_CHECKING:
     from trunkline.drivers.server_aio import SwitchboardServer
@@ -119,7 +119,7 @@ def serve(
         check_metrics()
     common.start_logs(logging.INFO)
     more_descriptors()
-    run(_serve(config, listen, announce, metrics), spin=(spin or 0.0) * 1e-6)
+    run_service(_serve(config, listen, announce, metrics), spin=(spin or 0.0) * 1e-6)
 
 
 async def _serve(
@@ -128,11 +128,10 @@ async def _serve(
     announce: "Callable[[SwitchboardServer], None]",
     metrics: str | None,
 ) -> None:
-    import signal
 
     from trunkline.cli.metrics import serving_metrics
     from trunkline.drivers.server_aio import SwitchboardServer
 
     async with SwitchboardServer(config, listen=listen) as server, serving_metrics(server, metrics):
         announce(server)
-        await server.serve_forever(signals=[signal.SIGTERM])
+        await server.serve_forever(signals=())

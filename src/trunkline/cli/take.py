@@ -19,9 +19,9 @@ def take(
     timeout: Timeout = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take the files that the other side sends, checked by SHA-256.
+    """Take the files that the other side sends.
 
-    Nothing that is there is overwritten without --force, and no name leads out of the folder. What broke off goes
+    They are checked by SHA-256. Nothing that is there is overwritten without --force, and no name leads out of the folder. What broke off goes
     on where it was, in this run or in the next.
 
     \b

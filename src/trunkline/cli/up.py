@@ -38,7 +38,9 @@ def up(
     spin: Spin = None,
     as_json: Annotated[bool, typer.Option("--json", help="Say as JSON where it listens.")] = False,
 ) -> None:
-    """Start a switchboard on this host, which its programs then find by themselves.
+    """Start a switchboard for the programs of this host.
+
+    They find it by themselves. It runs until it is interrupted.
 
     \b
     Examples:

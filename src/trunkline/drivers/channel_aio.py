@@ -7,10 +7,7 @@ any. What a turn of the loop produces for one connection goes out in one write, 
 
 import asyncio
 import contextlib
-import errno
-import os
 import socket
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
@@ -282,52 +279,9 @@ class Channel:
         self.sock.close()
 
 
-async def connect(loop: asyncio.AbstractEventLoop, address: Address, within: float) -> socket.socket:
-    """Return a connected socket that doesn't block. Each address of a name has its share of the time.
-
-    Args:
-        loop: the running loop.
-        address: a literal, or a name for the resolver.
-        within: how many seconds everything may take.
-
-    Raises:
-        OSError: none of the addresses answered; the text is the last one's reason.
-    """
-    end = time.monotonic() + within
-    try:
-        async with asyncio.timeout(within):
-            found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except TimeoutError:
-        raise OSError(errno.ETIMEDOUT, f"the resolver did not answer within {within:g} s") from None
-    failure = OSError(errno.EADDRNOTAVAIL, "the resolver knows no address")
-    for left, (family, kind, proto, _, target) in zip(range(len(found), 0, -1), found, strict=True):
-        sock = socket.socket(family, kind, proto)
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            async with asyncio.timeout((end - time.monotonic()) / left):
-                await loop.sock_connect(sock, target)
-        except TimeoutError:
-            sock.close()
-            failure = OSError(errno.ETIMEDOUT, f"no answer within {within:g} s")
-        except OSError as error:
-            sock.close()
-            # asyncio puts the address in the place of the reason
-            failure = OSError(error.errno, os.strerror(error.errno)) if error.errno else error
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise failure
-
-
 def reason(error: BaseException) -> str:
     """Return why a socket failed, in the system's words and without the number."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    if isinstance(error, OSError) and error.errno and text.startswith("Connect call failed"):
-        text = os.strerror(error.errno)  # asyncio's own words repeat the address and hide the reason
-    return text.lower()
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
 def shown(address: Sequence[Any] | str) -> str:

@@ -11,8 +11,9 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Final, Protocol, assert_never
 
 from trunkline.drivers.accept_aio import Acceptor
-from trunkline.drivers.channel_aio import MATE_OUTPUT, Channel, Pump, connect, reason
+from trunkline.drivers.channel_aio import MATE_OUTPUT, Channel, Pump
 from trunkline.drivers.clock import now
+from trunkline.drivers.dials_aio import Dials
 from trunkline.drivers.peers_aio import PeerSockets
 from trunkline.drivers.runner_aio import Runner
 from trunkline.drivers.sockets import Connection, Listeners, hang_up
@@ -101,7 +102,6 @@ class AsyncClient:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.closed = False
-        self._dial_timeout = config.dial_timeout
         self._remember = remember
         self._addresses = addresses
         self._noticed = noticed
@@ -114,7 +114,7 @@ class AsyncClient:
         self._listeners: Listeners | None = None
         self._acceptor: Acceptor | None = None
         self._channels: dict[int, Channel] = {}
-        self._dials: dict[int, asyncio.Task[None]] = {}
+        self._dials = Dials(self.loop, config.dial_timeout, opened=self._dialled, failed=self._lost)
         self._sinks: dict[bytes, Sink] = {}
         self._questions: dict[int, asyncio.Future[AnyMessage]] = {}
         self._query = 0
@@ -180,9 +180,7 @@ class AsyncClient:
         self._runner.stop()
         self._runner.step(Stop())
         self.closed = True
-        for task in self._dials.values():
-            task.cancel()
-        self._dials.clear()
+        self._dials.close()
         self._pump.close()
         for channel in self._channels.values():
             channel.abort()
@@ -236,11 +234,14 @@ class AsyncClient:
         time = now()
         if time - self._looked_at > ADDRESSES_FRESH or not self._stream_at:
             self._looked_at = time
-            at = encode_candidates(self._listeners.candidates(addresses=self._addresses))
-            if self._stream_at and at != self._stream_at:
-                self._runner.step(CandidatesChanged(at))
-            self._stream_at = at
-            self._datagram_at = encode_candidates(self._listeners.candidates(datagram=True, addresses=self._addresses))
+            before = self._stream_at, self._datagram_at
+            self._stream_at, self._datagram_at = (
+                encode_candidates(self._listeners.candidates(datagram=datagrams, addresses=self._addresses))
+                for datagrams in (False, True)
+            )
+            if before[0] and before != (self._stream_at, self._datagram_at):
+                self._runner.step(CandidatesChanged(self._stream_at))
+                self._runner.step(CandidatesChanged(self._datagram_at, datagram=True))
         return self._datagram_at if datagram else self._stream_at
 
     # ---- the machine's effects ------------------------------------------------------------------------------
@@ -283,7 +284,7 @@ class AsyncClient:
                 self._answer(effect)
             case Dial():
                 _log.debug("= %d dial %s", effect.conn, effect.address)
-                self._dials[effect.conn] = self.loop.create_task(self._dial(effect.conn, effect.address))
+                self._dials.dial(effect.conn, effect.address)
             case Close():
                 _log.debug("> %d close: %s", effect.conn, effect.reason)
                 self._close(effect.conn)
@@ -322,29 +323,21 @@ class AsyncClient:
             answer.set_result(effect.answer)
 
     def _close(self, conn: int) -> None:
-        dial = self._dials.pop(conn, None)
-        if dial is not None:
-            dial.cancel()
+        self._dials.give_up(conn)
         channel = self._channels.pop(conn, None)
         if channel is not None:
             channel.flush()
             channel.abort()
 
-    async def _dial(self, conn: int, address: Address) -> None:
-        try:
-            sock = await connect(self.loop, address, self._dial_timeout)
-        except (OSError, asyncio.CancelledError) as error:
-            if self._dials.pop(conn, None) is not None and not self.closed:
-                _log.debug("< %d not opened: %s", conn, reason(error))
-                self._runner.step(Lost(conn, reason(error)))
-            return
-        if self._dials.pop(conn, None) is None:
-            sock.close()  # closed at this very moment
-            return
+    def _dialled(self, conn: int, sock: socket.socket, address: Address) -> None:
         remote = str(address)
         self._channels[conn] = Channel(self._pump, self, sock, conn=conn, remote=remote, limit=MATE_OUTPUT)
         _log.debug("< %d opened: %s", conn, remote)
         self._runner.step(Opened(conn, remote))
+
+    def _lost(self, conn: int, why: str) -> None:
+        _log.debug("< %d lost: %s", conn, why)
+        self._runner.step(Lost(conn, why))
 
     # ---- what happens on the connections to servers ---------------------------------------------------------
 
@@ -368,8 +361,7 @@ class AsyncClient:
     def channel_lost(self, channel: Channel, reason: str) -> None:
         """For `Channel`."""
         self._channels.pop(channel.conn, None)
-        _log.debug("< %d lost: %s", channel.conn, reason)
-        self._runner.step(Lost(channel.conn, reason))
+        self._lost(channel.conn, reason)
 
 
 _everyone: Final[weakref.WeakSet[AsyncClient]] = weakref.WeakSet()

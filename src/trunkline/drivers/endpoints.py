@@ -12,7 +12,8 @@ from typing import Final, Self
 import msgspec
 
 from trunkline.drivers.accept_aio import Acceptor
-from trunkline.drivers.channel_aio import connect, reason
+from trunkline.drivers.channel_aio import reason
+from trunkline.drivers.dials_aio import connect
 from trunkline.errors import ConfigError, InvalidAddress, ServiceUnreachable
 from trunkline.names import Address
 

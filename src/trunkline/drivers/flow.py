@@ -65,7 +65,7 @@ class Pool:
         self._free: list[tuple[int, int]] = []
         self._lent = 0
         self._watch: select.epoll | None = None
-        self._watched: dict[int, Callable[[], None]] = {}
+        self._watched: dict[int, tuple[Callable[[], None], Callable[[], None] | None]] = {}
 
     @classmethod
     def hold(cls, loop: asyncio.AbstractEventLoop) -> "Pool":
@@ -115,8 +115,11 @@ class Pool:
         else:
             _close_pipe(pipe)
 
-    def watch(self, fd: int, broken: Callable[[], None]) -> None:
+    def watch(self, fd: int, broken: Callable[[], None], hung_up: Callable[[], None] | None = None) -> None:
         """Call ``broken`` when the socket fails, even while nobody reads from it or writes to it.
+
+        And ``hung_up`` when both directions are at their end: of a Unix socket the kernel says so as soon as the
+        peer has closed it, of a TCP one only after we have shut our side too.
 
         A loop reports errors only on what it watches for reading or writing, and a flow that waits for its
         destination, or has read to the end, watches its source for neither. One epoll of our own, asked for
@@ -129,7 +132,7 @@ class Pool:
             self.loop.add_reader(self._watch.fileno(), self._report)
         # Edge triggered: a socket that both sides have shut reports a hang-up for as long as it stays open.
         self._watch.register(fd, select.EPOLLET)
-        self._watched[fd] = broken
+        self._watched[fd] = broken, hung_up
 
     def unwatch(self, fd: int) -> None:
         if self._watched.pop(fd, None) is not None:
@@ -139,8 +142,11 @@ class Pool:
     def _report(self) -> None:
         assert self._watch is not None, "it is what called us"
         for fd, events in self._watch.poll(0):
-            if events & select.EPOLLERR and (broken := self._watched.get(fd)) is not None:
+            broken, hung_up = self._watched.get(fd, (None, None))
+            if events & select.EPOLLERR and broken is not None:
                 broken()
+            elif events & select.EPOLLHUP and hung_up is not None:
+                hung_up()
 
 
 def _close_pipe(pipe: tuple[int, int]) -> None:

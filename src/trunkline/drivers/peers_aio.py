@@ -60,7 +60,7 @@ class PeerSockets:
         self._open: dict[int, _Peer] = {}
         self._last = 0
 
-    def accepted(self, sock: socket.socket, remote: object) -> None:  # noqa: ARG002 - an acceptor tells it
+    def accepted(self, sock: socket.socket, remote: object) -> None:
         """Take over a connection that came in."""
         self._last -= 1
         peer = self._open[self._last] = _Peer(self._last, sock, datagram=False)

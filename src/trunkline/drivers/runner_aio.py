@@ -1,4 +1,4 @@
-"""Turns a machine of the Server shape in asyncio: events in, effects carried out, one timer (docs/design.md section 3)."""
+"""Turns a machine of the Server shape in asyncio: events in, effects carried out, one timer."""
 
 import asyncio
 import math

@@ -18,8 +18,9 @@ import msgspec
 
 from trunkline.drivers.accept_aio import Acceptor
 from trunkline.drivers.addresses import local_addresses
-from trunkline.drivers.channel_aio import CLIENT_OUTPUT, MATE_OUTPUT, Channel, Pump, connect, reason, shown
+from trunkline.drivers.channel_aio import CLIENT_OUTPUT, MATE_OUTPUT, Channel, Pump, reason, shown
 from trunkline.drivers.clock import epoch, now
+from trunkline.drivers.dials_aio import Dials
 from trunkline.drivers.runner_aio import Runner
 from trunkline.errors import ConfigError, RemoteError, TrunklineError
 from trunkline.names import Address
@@ -72,7 +73,6 @@ class SwitchboardServer:
         self.config = config
         self._listen = tuple(listen) or (config.address,)
         self._channels: dict[int, Channel] = {}
-        self._dials: dict[int, asyncio.Task[None]] = {}
         self._last = 0
         self._bound: tuple[Address, ...] = ()
         self._running = False
@@ -128,6 +128,7 @@ class SwitchboardServer:
         self._runner: Runner[ServerEvent, ServerEffect] = Runner(
             loop, machine, carry_out=self._carry_out, settle=self._pump.flush_later, tick=Tick()
         )
+        self._dials = Dials(loop, DIAL_TIMEOUT, opened=self._dialled, failed=self._lost)
         self._acceptor = Acceptor(loop, listeners, self._accepted, at_once=ACCEPTS)
         self._running = True
         _log.info("switchboard %s listens on %s", self.config.id, ", ".join(map(str, self._bound)))
@@ -166,7 +167,8 @@ class SwitchboardServer:
         self._acceptor.close()
         self._runner.stop()
         self._runner.step(Stop())
-        for conn in (*self._channels, *self._dials):
+        self._dials.close()
+        for conn in tuple(self._channels):
             self._close(conn)
         await self._pump.drained()
         self._pump.close()
@@ -187,7 +189,7 @@ class SwitchboardServer:
                 self._close(effect.conn)
             case Dial():
                 _log.debug("= %d dial %s", effect.conn, effect.address)
-                self._dials[effect.conn] = self._loop.create_task(self._dial(effect.conn, effect.address))
+                self._dials.dial(effect.conn, effect.address)
             case Log():
                 _log.info("%s: %s", effect.what, effect.about)
             case Halt():
@@ -198,31 +200,19 @@ class SwitchboardServer:
                 assert_never(effect)
 
     def _close(self, conn: int) -> None:
-        dial = self._dials.pop(conn, None)
-        if dial is not None:
-            dial.cancel()
+        self._dials.give_up(conn)
         channel = self._channels.pop(conn, None)
         if channel is not None:
             channel.close()
-
-    async def _dial(self, conn: int, address: Address) -> None:
-        try:
-            sock = await connect(self._loop, address, DIAL_TIMEOUT)
-        except (OSError, asyncio.CancelledError) as error:
-            if self._dials.pop(conn, None) is not None:
-                _log.debug("< %d not opened: %s", conn, reason(error))
-                self._runner.step(Lost(conn, reason(error)))
-            return
-        if self._dials.pop(conn, None) is None:
-            sock.close()  # closed at this very moment
-            return
-        self._open(sock, conn, str(address), MATE_OUTPUT)
 
     # ---- what happens on connections ------------------------------------------------------------------------
 
     def _accepted(self, sock: socket.socket, remote: Any) -> None:
         self._last -= 1
         self._open(sock, self._last, shown(remote), CLIENT_OUTPUT)
+
+    def _dialled(self, conn: int, sock: socket.socket, address: Address) -> None:
+        self._open(sock, conn, str(address), MATE_OUTPUT)
 
     def _open(self, sock: socket.socket, conn: int, remote: str, limit: int) -> None:
         self._channels[conn] = Channel(self._pump, self, sock, conn=conn, remote=remote, limit=limit)
@@ -241,7 +231,7 @@ class SwitchboardServer:
                 channel.limit = MATE_OUTPUT
             try:
                 self._runner.step(Received(channel.conn, message))
-            except Exception:
+            except Exception:  # noqa: BLE001 - its traceback is logged
                 # A fault of ours that one connection's message brings out must not end the others.
                 _log.exception("a message of %s could not be dealt with: %r", channel.remote, message)
                 self.channel_broken(channel, RemoteError("this server failed on that message"))
@@ -257,8 +247,11 @@ class SwitchboardServer:
     def channel_lost(self, channel: Channel, reason: str) -> None:
         """For `Channel`."""
         self._channels.pop(channel.conn, None)
-        _log.debug("< %d lost: %s", channel.conn, reason)
-        self._runner.step(Lost(channel.conn, reason))
+        self._lost(channel.conn, reason)
+
+    def _lost(self, conn: int, why: str) -> None:
+        _log.debug("< %d lost: %s", conn, why)
+        self._runner.step(Lost(conn, why))
 
 
 async def _listen(loop: asyncio.AbstractEventLoop, address: Address) -> list[socket.socket]:

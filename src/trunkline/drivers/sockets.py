@@ -172,6 +172,8 @@ def dialling_socket(candidate: Candidate) -> tuple[Connection, SocketAddress]:
         case _:
             raise InvalidAddress(str(candidate), f"this side does not know the kind {candidate.kind[:16]!r}")
     if isinstance(address, tuple):
+        if not 0 < candidate.port < 1 << 16:
+            raise InvalidAddress(str(candidate), "the port is a number from 1 to 65535")
         # A name would make connect() ask the resolver, and wait for it.
         try:
             socket.inet_pton(family, host)

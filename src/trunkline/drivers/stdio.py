@@ -117,6 +117,8 @@ class _Copy:
         self._failed = failed
         self.error: OSError | None = None
         self.peer_ended = False
+        self._hung_up = False
+        self._interactive = os.isatty(source)
         self.sent: asyncio.Future[None] = loop.create_future()
         self.received: asyncio.Future[None] = loop.create_future()
         self._pool = Pool.hold(loop)
@@ -145,7 +147,7 @@ class _Copy:
         prepare(sock)
         copy = cls(sock, source, sink, needs_sink=needs_sink, sink_ended=sink_ended, failed=failed)
         try:
-            copy._pool.watch(sock.fileno(), copy._broken)
+            copy._pool.watch(sock.fileno(), copy._broken, copy._peer_hung_up if needs_sink else None)
             copy.receiving.start()
             copy.sending.start()
             yield copy
@@ -171,8 +173,7 @@ class _Copy:
     def _receiving_ended(self, flow: Flow) -> None:
         if flow.failed_side is Side.DESTINATION and isinstance(flow.error, BrokenPipeError):
             if self._needs_sink:
-                self.sending.close()
-                _set(self.sent)
+                self._stop_sending()
         elif flow.error is not None:
             self._fail(flow.error)
             return
@@ -181,7 +182,28 @@ class _Copy:
             return
         else:
             self.peer_ended = True
+            if self._hung_up:
+                self._lose_peer()
         self._finish_receiving()
+
+    def _peer_hung_up(self) -> None:
+        self._hung_up = True
+        if self.peer_ended:
+            self._lose_peer()
+
+    def _lose_peer(self) -> None:
+        # A peer that is gone takes nothing more, and nobody should have to type to learn it. What a program would
+        # still have sent is lost, which is an error; what a person would still have typed is not.
+        if self.sent.done():
+            return
+        if self._interactive:
+            self._stop_sending()
+        else:
+            self._fail(OSError(errno.EPIPE, "the peer hung up before our input had ended"))
+
+    def _stop_sending(self) -> None:
+        self.sending.close()
+        _set(self.sent)
 
     def _broken(self) -> None:
         if self.receiving.open and self.receiving.reading:

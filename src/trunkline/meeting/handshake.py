@@ -144,7 +144,7 @@ class _Handshake(ABC):
         awaited = self.expected.get(self.state)
         return 0 if awaited is None else awaited[2] - len(self._buffer)
 
-    def receive_data(self, data: bytes, now: float) -> None:  # noqa: ARG002  (the Link shape)
+    def receive_data(self, data: bytes, now: float) -> None:
         """Take bytes, at most `bytes_wanted`; then ask `next_event`.
 
         Raises:
@@ -167,7 +167,7 @@ class _Handshake(ABC):
         else:
             self._break(Input.GARBAGE, _why_not(buffer, start))
 
-    def receive_eof(self, now: float, reason: str = "the peer closed the connection") -> None:  # noqa: ARG002
+    def receive_eof(self, now: float, reason: str = "the peer closed the connection") -> None:
         """Say that the connection ended.
 
         Raises:

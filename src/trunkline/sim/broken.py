@@ -1,4 +1,4 @@
-"""Rules broken on purpose: each is caught by the explorer or the random worlds, and named with the invariant that tells.
+"""Rules broken on purpose: each is caught by the explorer, and named with the invariant that tells.
 
 A checker that never complained is not known to check. Each rule here is one change to a machine that somebody could
 make in good faith; `tests/sim/test_broken.py` shows that the worlds notice, and how soon.

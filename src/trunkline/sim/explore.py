@@ -1,4 +1,4 @@
-"""Every order of deliveries in a small world, with a fault at every point (docs/spec/switchboard.md section 8).
+"""Every order of deliveries in a small world, with a fault at every point (docs/spec/switchboard.md section 12).
 
 The first paper's authors killed the server before and after every message, by hand. Here a run may be hit by a fault
 in every state that it can be in without one: a crash, a broken connection, a cut link; what the fault leaves under way
@@ -40,7 +40,7 @@ from trunkline.sim.invariants import (
     check_tables,
     unmet,
 )
-from trunkline.sim.report import Failure, Report
+from trunkline.sim.report import Failure, Recording, Report
 from trunkline.sim.world import Action, World, settle
 from trunkline.sim.worlds import WORLDS, Spec
 
@@ -121,6 +121,8 @@ class Search:
         self.ends = 0
         self.most_counted = 0
         """Most messages that one run took, in a world that counts them."""
+        self.failed: tuple[Action, ...] = ()
+        """The run that failed."""
         self.points = 0
         self.points_done = 0
         self.later: list[tuple[World, Path, int]] = []
@@ -134,6 +136,8 @@ class Search:
         self._path = None
         try:
             world = start(self.spec, self.engine)
+            if self.spec.cuts:
+                world.slack = self.slack  # the fault is there from the start
             self.seen.add(hash(world.key()))
             self._stack.append((world, None, 0))
             while True:
@@ -150,7 +154,8 @@ class Search:
                 self.points_done += 1
                 self._stack.append(self.later.pop())
         except Violation as violation:
-            return False, Failure(violation.invariant, violation.text, actions_of(self._path))
+            self.failed = actions_of(self._path)
+            return False, Failure(violation.invariant, violation.text, len(self.failed))
 
     def _expand(self, world: World, path: Path, depth: int) -> None:
         self._path = path
@@ -240,9 +245,13 @@ def explore(
     """Explore a world (a name in `WORLDS`, or a spec of your own).
 
     ``slack`` bounds the orders after a fault (None: all of them). ``deep`` lifts the bounds on states and seconds that
-    are not given. Never raises for a failure: it is in the report.
+    are not given, and unless told otherwise lets one fault happen and servers come back, with the slack that the spec
+    says. Never raises for a failure: it is in the report.
     """
     spec = WORLDS[world] if isinstance(world, str) else world
+    if deep and faults is None and not spec.counting:
+        faults, restart = 1, restart is not False and "crash" in spec.kinds
+        slack = spec.deep_slack if slack is None else slack
     changes: dict[str, Any] = {"faults": faults, "restart": restart, "kinds": kinds}
     spec = msgspec.structs.replace(spec, **{k: v for k, v in changes.items() if v is not None})
     search = Search(spec, cast, seed, slack)
@@ -250,9 +259,13 @@ def explore(
     most = max_states if max_states is not None else (1 << 62 if deep else 200_000)
     limit = seconds if seconds is not None else (1e9 if deep else 30.0)
     exhausted, failure = search.run(most, limit)
+    recording = None
+    if failure is not None:
+        recording = Recording(invariant=failure.invariant, text=failure.text, spec=spec, actions=search.failed)
     extra = f"; {spec.faults} fault(s): {', '.join(spec.kinds)}" if spec.faults else "; no fault"
     extra += ", restart" if spec.restart else ""
-    notes = [f"orders after a fault are bounded: slack {slack}"] if spec.faults and slack is not None else []
+    is_bounded = slack is not None and (spec.faults or spec.cuts)
+    notes = [f"orders after a fault are bounded: slack {slack}"] if is_bounded else []
     notes += ["heartbeats arrive at once"] if spec.eager else []
     return Report(
         world=spec.name,
@@ -268,6 +281,7 @@ def explore(
         fault_points_done=search.points_done,
         notes=tuple(notes),
         failure=failure,
+        recording=recording,
     )
 
 

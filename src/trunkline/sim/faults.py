@@ -8,7 +8,7 @@
     ("early",)            time moves to the next deadline although messages are under way: the network is slow
 
 Nothing is lost inside a connection that lives; the operating system's TCP sees to that.
-"""  # noqa: D400
+"""
 
 from itertools import combinations
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""The network of a simulated world: connections made of two pipes, each a queue in order (docs/spec/switchboard.md section 8).
+"""A simulated world's network: connections of two pipes, each a queue in order (docs/spec/switchboard.md section 12).
 
 What can happen to a connection is what can happen to TCP. Inside a living one nothing is lost, doubled or reordered.
 A connection that breaks loses, in each direction on its own, some suffix of what was under way; each side learns of it

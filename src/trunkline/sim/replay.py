@@ -7,61 +7,25 @@ actions out, as long as the same invariant breaks.
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from trunkline.names import digest
 from trunkline.sim.broken import BROKEN
 from trunkline.sim.engine import Cast, Memo
 from trunkline.sim.explore import at_rest, start
 from trunkline.sim.invariants import Violation
-from trunkline.sim.randomworld import Entry, Plan, run_plan
-from trunkline.sim.report import Failure, Report
+from trunkline.sim.plan import Entry
+from trunkline.sim.randomworld import run_plan
+from trunkline.sim.report import Failure, Recording, Report
 from trunkline.sim.world import Action, World
 from trunkline.sim.worlds import Spec
 
 MOST_STEPS: Final = 20_000
 """A run that goes on by itself for more steps than this goes on for ever."""
-
-
-class Recording(msgspec.Struct, frozen=True, kw_only=True):
-    """A run to be kept."""
-
-    invariant: str
-    """What it broke, when it was recorded. Empty: it must not break anything (a fault that was mended)."""
-    text: str = ""
-    about: str = ""
-    rule: str = ""
-    """The broken rule that played (`trunkline.sim.broken`)."""
-    spec: Spec | None = None
-    actions: tuple[tuple[Any, ...], ...] = ()
-    plan: Plan | None = None
-
-    @classmethod
-    def load(cls, file: Path) -> "Recording":
-        """Read a file.
-
-        Raises:
-            OSError, msgspec.DecodeError: it can't be read, or is no recording.
-        """
-        return msgspec.json.decode(file.read_bytes(), type=cls)
-
-    def save(self, file: Path) -> None:
-        file.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
-
-
-def record(report: Report, spec: Spec, rule: str = "") -> Recording:
-    """Return the recording of an explored run that failed; ``spec`` is the one that was explored."""
-    assert report.failure is not None, "only a failing run is worth keeping"
-    failure = report.failure
-    return Recording(invariant=failure.invariant, text=failure.text, rule=rule, spec=spec, actions=failure.actions)
-
-
-def record_plan(report: Report, plan: Plan, rule: str = "") -> Recording:
-    """Return the recording of a random run that failed."""
-    assert report.failure is not None, "only a failing run is worth keeping"
-    return Recording(invariant=report.failure.invariant, text=report.failure.text, rule=rule, plan=plan)
 
 
 def replay(recording: Recording | Path | str, cast: Cast | None = None) -> Report:
@@ -83,11 +47,12 @@ def _replay_actions(spec: Spec, actions: tuple[Action, ...], cast: Cast | None) 
     try:
         world = start(spec, Memo(spec, cast))
         for action in actions:
-            if _try(world, tuple(action)):
-                done.append(tuple(action))
+            chosen = tuple(action)
+            if _try(world, chosen):
+                done.append(chosen)
         _go_on(world, done)
     except Violation as violation:
-        failure = Failure(violation.invariant, violation.text, tuple(done))
+        failure = Failure(violation.invariant, violation.text, len(done))
     return Report(
         world=spec.name,
         about=f"replay of {len(actions)} actions",
@@ -97,7 +62,7 @@ def _replay_actions(spec: Spec, actions: tuple[Action, ...], cast: Cast | None) 
         depth=len(done),
         seconds=time.monotonic() - began,
         exhausted=False,
-        trace=f"{hash(tuple(map(repr, done))) & 0xFFFFFFFF:08x}",
+        trace=digest(repr(done).encode(), 8).hex(),
         failure=failure,
     )
 
@@ -139,8 +104,7 @@ def shrink(recording: Recording, cast: Cast | None = None, seconds: float = 30.0
         report = replay(msgspec.structs.replace(recording, actions=chosen), cast)
         return report.failure is not None and report.failure.invariant == recording.invariant
 
-    kept = _minimise(actions, fails, seconds)
-    return msgspec.structs.replace(recording, actions=tuple(kept))
+    return msgspec.structs.replace(recording, actions=_minimise(actions, fails, seconds))
 
 
 def _shrink_plan(recording: Recording, cast: Cast | None, seconds: float) -> Recording:
@@ -154,13 +118,13 @@ def _shrink_plan(recording: Recording, cast: Cast | None, seconds: float) -> Rec
         report = replay(with_entries(chosen), cast)
         return report.failure is not None and report.failure.invariant == recording.invariant
 
-    return with_entries(tuple(_minimise(plan.entries, fails, seconds)))
+    return with_entries(_minimise(plan.entries, fails, seconds))
 
 
-def _minimise(items: Any, fails: Any, seconds: float) -> tuple[Any, ...]:
+def _minimise(items: tuple[Any, ...], fails: Callable[[tuple[Any, ...]], bool], seconds: float) -> tuple[Any, ...]:
     """Leave out ever smaller runs of items as long as it fails (delta debugging, without the complement step)."""
     end = time.monotonic() + seconds
-    kept = tuple(items)
+    kept = items
     if not fails(kept):
         return kept
     size = max(1, len(kept) // 2)

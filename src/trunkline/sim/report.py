@@ -1,8 +1,12 @@
 """What a run says about itself: for people to read, and as JSON."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from trunkline.sim.plan import Plan
+from trunkline.sim.worlds import Spec
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -10,11 +14,38 @@ class Failure(msgspec.Struct, frozen=True):
 
     invariant: str
     text: str
-    actions: tuple[tuple[Any, ...], ...]
-    """What led there; `trunkline.sim.replay` runs it again."""
+    actions: int
+    """How many actions led there."""
 
     def __str__(self) -> str:
-        return f"{self.invariant} broken after {len(self.actions)} actions: {self.text}"
+        return f"{self.invariant} broken after {self.actions} actions: {self.text}"
+
+
+class Recording(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run to be kept: an explored world's spec with the run's actions, or a random world's plan."""
+
+    invariant: str
+    """What it broke, when it was recorded."""
+    text: str = ""
+    about: str = ""
+    """For people: what was at fault."""
+    rule: str = ""
+    """The broken rule that played (`trunkline.sim.broken`)."""
+    spec: Spec | None = None
+    actions: tuple[tuple[Any, ...], ...] = ()
+    plan: Plan | None = None
+
+    @classmethod
+    def load(cls, file: Path) -> "Recording":
+        """Read a file.
+
+        Raises:
+            OSError, msgspec.DecodeError: it can't be read, or is no recording.
+        """
+        return msgspec.json.decode(file.read_bytes(), type=cls)
+
+    def save(self, file: Path) -> None:
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +73,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """A hash over every action of a random run: the same seed gives the same."""
     notes: tuple[str, ...] = ()
     failure: Failure | None = None
+    recording: Recording | None = None
+    """A failing run, to be saved and replayed."""
 
     def __str__(self) -> str:
         parts = [f"{self.world}: {self.about}"]

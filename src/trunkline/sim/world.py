@@ -1,4 +1,4 @@
-"""A world: servers and clients as pure machines, a network of queues, and one clock (docs/spec/switchboard.md section 8).
+"""A world: servers and clients as machines, a network of queues, one clock (docs/spec/switchboard.md section 12).
 
 A world moves by *actions*, small tuples of JSON values, so that a run is a list of them and replays exactly:
 
@@ -398,7 +398,7 @@ def make_rid(site: int, incarnation: int, place: int) -> bytes:
 
 
 def settle(world: World, until: float, choose: Callable[[list[Action]], Action] | None = None) -> list[Action]:
-    """Let a world run without faults until nothing is under way and no timer is due before ``until``; return the run."""
+    """Let a world run by itself until nothing is under way and no timer is due before ``until``; return the run."""
     run: list[Action] = []
     idle = 0
     while True:

@@ -42,13 +42,15 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     faults: int = 0
     """How many faults may happen in one run."""
     kinds: tuple[str, ...] = ("crash", "lose")
+    deep_slack: int | None = 0
+    """How much slack a deep exploration leaves after a fault (`trunkline.sim.explore`); None: every order."""
     restart: bool = False
     """Whether a server that crashed may come back, at any time after."""
     heartbeat: float = 3600.0
     """Seconds; this large they never come in an explored world."""
     eager: bool = False
-    """Whether heartbeats arrive at once, and timers that are due together fire in the order of sites: a bound on what is
-    explored, for worlds that need heartbeats. A report says so."""
+    """Whether heartbeats arrive at once, and timers that are due together fire in the order of sites: a bound on what
+    is explored, for worlds that need heartbeats. A report says so."""
     counting: bool = False
     """Whether the messages are counted and held against the budget (S5)."""
     budget: int = 0
@@ -83,24 +85,28 @@ def budget_world(servers: int) -> Spec:
 WORLDS: Final = _named(
     Spec(
         name="one",
+        deep_slack=None,
         about="1 server, 2 clients",
         servers=1,
         clients=(_meet("0", "ab"), _meet("0", "ba")),
     ),
     Spec(
         name="a",
+        deep_slack=None,
         about="2 servers, 2 clients, one at each",
         servers=2,
         clients=(_meet("01", "ab"), _meet("10", "ba")),
     ),
     Spec(
         name="a-same",
+        deep_slack=None,
         about="2 servers, 2 clients, both at the lesser server",
         servers=2,
         clients=(_meet("01", "ab"), _meet("01", "ba")),
     ),
     Spec(
         name="a-forming",
+        deep_slack=1,
         about="2 servers that are only just finding each other, 2 clients",
         servers=2,
         clients=(_meet("01", "ab"), _meet("10", "ba")),
@@ -108,6 +114,7 @@ WORLDS: Final = _named(
     ),
     Spec(
         name="b",
+        deep_slack=1,
         about="3 servers, 2 clients at different ones",
         servers=3,
         clients=(_meet("012", "ab"), _meet("120", "ba")),
@@ -132,6 +139,7 @@ WORLDS: Final = _named(
     ),
     Spec(
         name="d",
+        deep_slack=1,
         about="3 servers, the link between two of them cut, one client at each of these",
         servers=3,
         clients=(_meet("012", "ab"), _meet("120", "ba")),
@@ -141,6 +149,7 @@ WORLDS: Final = _named(
     ),
     Spec(
         name="d-cutting",
+        deep_slack=1,
         about="3 servers, 2 clients; a link between servers may be cut at any time",
         servers=3,
         clients=(_meet("012", "ab"), _meet("120", "ba")),
@@ -156,4 +165,4 @@ WORLDS: Final = _named(
     ),
     *(budget_world(servers) for servers in range(1, 6)),
 )
-"""The small worlds that are explored. DESIGN section 8; the letters are those of docs/spec/switchboard.md section 8."""
+"""The small worlds that are explored; docs/spec/switchboard.md section 12 lists them."""

@@ -246,7 +246,8 @@ class Client:
 
     def _candidates_changed(self, event: CandidatesChanged, now: float) -> None:
         for request in self._lodgings.requests.values():
-            request.candidates = event.candidates
+            if request.datagram == event.datagram:
+                request.candidates = event.candidates
 
     def _stop(self, event: Stop, now: float) -> None:
         self._stopped = True

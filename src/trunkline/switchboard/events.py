@@ -146,6 +146,8 @@ class CandidatesChanged(Event, frozen=True):
     """This process can be dialled elsewhere from now on; attempts lodged from now on say so."""
 
     candidates: bytes
+    datagram: bool = False
+    """Whether these are for datagram meetings, or for streams."""
 
 
 # ---- connections between peers -----------------------------------------------------------------------------------

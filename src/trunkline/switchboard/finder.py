@@ -1,4 +1,4 @@
-"""Finding a switchboard server: which addresses to try, when, what to remember (docs/spec/switchboard.md section 7).
+"""Finding a switchboard server: which addresses to try, when, what to remember (docs/spec/switchboard.md section 11).
 
 A scan goes through the list once: the last good one first, the one just lost last, each a stagger behind the one
 before, the next at once when one fails. The first that says Welcome ends the scan. A scan in which all failed is told

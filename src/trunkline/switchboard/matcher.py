@@ -1,6 +1,6 @@
 """Matching and replication: who is matched with whom, by one server or by two.
 
-See docs/spec/switchboard.md sections 3 to 5.
+See docs/spec/switchboard.md sections 3, 4 and 7.
 
 Theory of operation. Every server knows every waiting entry. An entry belongs to the server that its client lodged it
 with, the owner, and nobody else may commit it or say that it is gone. A match between two of our own entries is
@@ -55,6 +55,12 @@ its owner may take to say so itself. A look comes once in this time, so one entr
 
 _NOTHING: Final[dict[bytes, Entry]] = {}
 
+MAX_AHEAD: Final = 60
+"""Most seconds by which the generation that a client says it held may be ahead of our wall clock: it is not proved."""
+
+MAX_GENERATION: Final = (1 << 53) - 1
+"""What a message can carry."""
+
 MAX_FLOORS: Final = 10_000
 """Most unique names whose last generation is remembered after their holders are gone."""
 
@@ -96,7 +102,7 @@ class Matcher:
         self.doubt_due: float | None = None
         """When `look_again` is due."""
         self._doubts: list[tuple[str, bytes, int]] = []
-        """Others' entries (owner, rid, n) that were marked as taken since the last look, by another than their owner."""
+        """Others' entries (owner, rid, n) that were marked as taken since the last look, not by their owner."""
         self._older: list[tuple[str, bytes, int]] = []
         """The same, before the last look."""
         self.matches = 0
@@ -303,9 +309,10 @@ class Matcher:
 
     def granted(self, mate: str, message: Granted, now: float) -> None:
         """Our proposal is granted: tell our client."""
-        proposal = self.proposals.pop(message.match, None)
+        proposal = self.proposals.get(message.match)
         if proposal is None or proposal.mate != mate:
             return
+        del self.proposals[message.match]
         entry, target = proposal.entry, proposal.target
         known = self.table.get(mate, target.rid)
         if entry is None:
@@ -351,9 +358,10 @@ class Matcher:
 
     def declined(self, mate: str, message: Declined, now: float) -> None:
         """Our proposal is refused: our entry stays queued."""
-        proposal = self.proposals.pop(message.match, None)
+        proposal = self.proposals.get(message.match)
         if proposal is None or proposal.mate != mate:
             return
+        del self.proposals[message.match]
         target = proposal.target
         if isinstance(target, PostEntry):
             target.full = True  # until its owner says that it has room
@@ -424,13 +432,14 @@ class Matcher:
         if isinstance(waiting, PostEntry):
             waiting.matched += 1
             generation = waiting.generation if waiting.unique else 0
-        self._send(
-            waiting.conn,
-            Matched(waiting.rid, waiting.n, match, token, False, newcomer.me, newcomer.candidates),
-        )
+        # The active side first: it has the longer way to go, and on a full machine whom we wake takes our core.
         self._send(
             newcomer.conn,
             Matched(newcomer.rid, newcomer.n, match, token, True, waiting.me, waiting.candidates, generation),
+        )
+        self._send(
+            waiting.conn,
+            Matched(waiting.rid, waiting.n, match, token, False, newcomer.me, newcomer.candidates),
         )
         self.matches += 1
         removals = []
@@ -496,12 +505,10 @@ class Matcher:
         # Who held it once and was succeeded doesn't come back by the secret: it was frozen, say, and didn't hear of it.
         succeeded = 0 < message.generation < holder.generation and message.rid != holder.rid
         if message.unique and holder.unique and claim and claim == holder.claim and not succeeded:
-            generation = max(holder.generation + 1, self._next_generation(message, key, now))
+            generation = min(max(holder.generation + 1, self._next_generation(message, key, now)), MAX_GENERATION)
             self._displace(rivals, generation, now)
             return generation
-        if message.unique and message.generation > holder.generation:
-            self._displace(rivals, message.generation, now)  # it held the name, and has the greater claim
-            return message.generation
+        # A generation alone proves nothing, so it displaces nobody: only the secret does.
         error: DeniedError
         if message.generation:
             error = Displaced(message.name, holder.generation)
@@ -513,8 +520,10 @@ class Matcher:
 
     def _next_generation(self, message: Post, key: tuple[str, bool], now: float) -> int:
         # By the wall clock, in seconds, so that a name's generation goes on growing when all servers have restarted.
+        wall = max(int(self._epoch + now), 0)
         floor, _ = self.floors.get(key, (0, 0.0))
-        return max(message.generation, floor + 1 if not message.generation else floor, int(self._epoch + now))
+        claimed = min(message.generation, wall + MAX_AHEAD)
+        return min(max(claimed, floor if claimed else floor + 1, wall), MAX_GENERATION)
 
     def _displace(self, posts: Iterable[PostEntry], generation: int, now: float) -> None:
         """Close our own posts that have lost their name. Others' owners do it themselves when they hear of it."""
@@ -689,9 +698,8 @@ class Matcher:
             self._sent_to.append(post)
         self.floors = dict(floors)  # type: ignore[call-overload]
         self.lazy = list(lazy)  # type: ignore[call-overload]
-        newer, older, self.doubt_due = doubts  # type: ignore[misc]
-        self._doubts = list(newer)
-        self._older = list(older)
+        self._doubts, self._older = list(doubts[0]), list(doubts[1])  # type: ignore[index]
+        self.doubt_due = doubts[2]  # type: ignore[index]
 
     def _is_there(self, entry: Entry) -> bool:
         return self.table.get(entry.owner, entry.rid) is entry

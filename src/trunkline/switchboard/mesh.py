@@ -67,6 +67,7 @@ class Mesh:
         """Connection -> address, for dials whose answer is awaited."""
         self._ours: set[int] = set()
         """Of the links that are up, those that we dialled."""
+        self._join = frozenset(map(str, config.join))
         self._selves: set[str] = {str(config.address)}
         """Addresses at which we found ourselves: never dialled again."""
         self._draw = draw
@@ -87,20 +88,30 @@ class Mesh:
     def tick(self, now: float) -> None:
         """Dial whoever is due, and forget whom nobody has seen for long."""
         for address, target in list(self.targets.items()):
-            if now - target.since >= FORGET and not target.conn and self._is_member_address(address):
+            if now - target.since >= FORGET and not target.conn and self._may_forget(address):
                 self._forget(address)
             elif not target.conn and target.due <= now:
                 self._next_conn += 1
                 target.conn = self._next_conn
                 self._dialled[target.conn] = address
                 self.out.append(Dial(target.conn, target.address))
+        for server in [server for server, since in self._undialled() if now - since >= FORGET]:
+            self._drop_member(server)
+            self.out.append(Log("server forgotten", server))
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do."""
-        return min((target.due for target in self.targets.values() if not target.conn), default=None)
+        due = [target.due for target in self.targets.values() if not target.conn]
+        due += [since + FORGET for _, since in self._undialled()]
+        return min(due, default=None)
 
-    def _is_member_address(self, address: str) -> bool:
-        return any(member.address == address for member in self.members.values())
+    def _undialled(self) -> list[tuple[str, float]]:
+        """Return the missing members that can't be dialled: a bad address, or ours. They are forgotten all the same."""
+        return [(s, since) for s, since in self.missing.items() if self.members[s].address not in self.targets]
+
+    def _may_forget(self, address: str) -> bool:
+        # An address of the join list is given up only if somebody was there. One that we were told of may be a lie.
+        return address not in self._join or any(member.address == address for member in self.members.values())
 
     def _forget(self, address: str) -> None:
         del self.targets[address]
@@ -215,6 +226,8 @@ class Mesh:
                 continue
             if member.id not in self.members and len(self.members) + 1 >= MAX_MEMBERS:
                 continue
+            if len(self.targets) >= MAX_MEMBERS + len(self._join):
+                return  # more than a mesh can have: these are lies
             known = self.members.get(member.id)
             if known is None or known.incarnation < member.incarnation:
                 self._aim(member.address, now)

@@ -29,7 +29,7 @@ from trunkline.switchboard.events import (
 from trunkline.switchboard.explain import explain
 from trunkline.switchboard.matcher import Matcher
 from trunkline.switchboard.mesh import Mesh
-from trunkline.wire.limits import MAX_NAMES, MAX_TEXT
+from trunkline.wire.limits import MAX_MEMBERS, MAX_NAMES, MAX_TEXT
 from trunkline.wire.messages import (
     Alive,
     AskStatus,
@@ -48,6 +48,7 @@ from trunkline.wire.messages import (
     MateNotice,
     MateWelcome,
     Meet,
+    Member,
     Members,
     Message,
     NameList,
@@ -71,7 +72,7 @@ MISSED_HEARTBEATS: Final = 3
 """A connection on which nothing was heard for this many heartbeats is lost."""
 
 QUESTION_RATE: Final = 50.0
-"""Questions (Explain, ListNames, AskStatus) that one client may ask in a second, on average: each costs a scan."""
+"""Explanations that one client may ask for in a second, on average: each costs a scan."""
 
 
 class Role(enum.Enum):
@@ -86,7 +87,7 @@ class Role(enum.Enum):
 class Party:
     """One connection: who is at the other end, and when it was last heard."""
 
-    __slots__ = ("allowance", "conn", "detours", "heard", "notices", "remote", "role", "said", "stamp")
+    __slots__ = ("allowances", "conn", "detours", "heard", "notices", "remote", "role", "said")
 
     def __init__(self, conn: int, role: Role, remote: str, now: float) -> None:
         self.conn = conn
@@ -95,11 +96,10 @@ class Party:
         self.heard = now
         self.said = now
         self.notices = False
-        self.detours: tuple[object, ...] = ()
+        self.detours: tuple[Member, ...] = ()
         """The detours that this client was told of last."""
-        self.allowance = 0.0
-        """For broadcasts and questions: a bucket of tokens, full at `stamp` if that is long ago."""
-        self.stamp = -1e9
+        self.allowances: tuple[tuple[float, float, float], ...] = ()
+        """Buckets of tokens, for what is rationed: (rate, what is left of it, when it was filled last)."""
 
 
 class Server:
@@ -167,8 +167,9 @@ class Server:
             self.out.append(Close(event.conn, "this server stops"))
             return
         dialled = self._mesh.opened(event.conn)
-        if not dialled and self._clients >= self.config.max_clients:
-            self._dismiss(event.conn, TooMany("clients on this server", self.config.max_clients))
+        most = self.config.max_clients + MAX_MEMBERS
+        if not dialled and len(self._parties) >= most:
+            self._dismiss(event.conn, TooMany("connections to this server", most))
             return
         role = Role.DIALLED if dialled else Role.NEWCOMER
         self._parties[event.conn] = Party(event.conn, role, event.remote, self._now)
@@ -253,12 +254,12 @@ class Server:
             self._parties[conn].said = self._now
             self.out.append(Send(conn, message))
 
-    def _show_detours(self, party: Party, detours: tuple[object, ...]) -> None:
-        if detours == party.detours:
+    def _show_detours(self, party: Party, detours: tuple[Member, ...]) -> None:
+        """Tell a client that waits where to lodge as well; and later, that this is no longer needed."""
+        if detours == party.detours or (detours and party.conn not in self._matcher.lodged):
             return
-        if not detours or party.conn in self._matcher.lodged:
-            party.detours = detours
-            self.out.append(Send(party.conn, Elsewhere(detours)))  # type: ignore[arg-type]
+        party.detours = detours
+        self.out.append(Send(party.conn, Elsewhere(detours)))
 
     def _stop(self) -> None:
         """Leave in good order: mates don't miss us, clients look elsewhere at once."""
@@ -285,6 +286,11 @@ class Server:
     # ---- handlers: from clients -------------------------------------------------------------------------------
 
     def _on_hello(self, party: Party, message: Hello) -> None:
+        # Not when it connects: it might be a server, and a server full of clients must stay in the mesh.
+        if self._clients >= self.config.max_clients:
+            self._dismiss(party.conn, TooMany("clients on this server", self.config.max_clients))
+            self._lose(party.conn, "one client too many")
+            return
         party.role = Role.CLIENT
         party.notices = message.notices
         self._clients += 1
@@ -347,13 +353,12 @@ class Server:
 
     def _may_spend(self, party: Party, rate: float) -> bool:
         """Take one from the party's allowance: ``rate`` a second on average, ten seconds' worth at once."""
-        most = rate * 10
-        party.allowance = min(most, party.allowance + (self._now - party.stamp) * rate)
-        party.stamp = self._now
-        if party.allowance < 1:
-            return False
-        party.allowance -= 1
-        return True
+        left, filled = next(((left, at) for kind, left, at in party.allowances if kind == rate), (rate * 10, self._now))
+        left = min(rate * 10, left + (self._now - filled) * rate)
+        may = left >= 1
+        others = tuple(bucket for bucket in party.allowances if bucket[0] != rate)
+        party.allowances = (*others, (rate, left - may, self._now))
+        return may
 
     def _notify_clients(self, payload: bytes, but: int = 0) -> None:
         if not self._listeners:

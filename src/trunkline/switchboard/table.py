@@ -189,6 +189,7 @@ class Table:
         self._posts: dict[Key, list[PostEntry]] = {}
         self._names: list[Key] = []
         self._turns = 0
+        self._own_posts = 0
 
     # ---- adding and removing -----------------------------------------------------------------------------------
 
@@ -198,6 +199,7 @@ class Table:
         assert entry.rid not in home, "the older attempt is removed first"
         home[entry.rid] = entry
         if isinstance(entry, PostEntry):
+            self._own_posts += not entry.owner
             key = (entry.me, entry.datagram)
             pool = self._posts.get(key)
             if pool is None:
@@ -224,6 +226,7 @@ class Table:
         else:
             del self.own[entry.rid]
         if isinstance(entry, PostEntry):
+            self._own_posts -= not entry.owner
             key = (entry.me, entry.datagram)
             pool = self._posts[key]
             pool.remove(entry)
@@ -319,8 +322,7 @@ class Table:
 
     def counts(self) -> tuple[int, int, int]:
         """Return how many meets and posts are ours, and how many entries are others'."""
-        posts = sum(isinstance(entry, PostEntry) for entry in self.own.values())
-        return len(self.own) - posts, posts, sum(map(len, self.foreign.values()))
+        return len(self.own) - self._own_posts, self._own_posts, sum(map(len, self.foreign.values()))
 
     # ---- for the explorer ---------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""A client's connections to switchboard servers (docs/spec/switchboard.md section 7).
+"""A client's connections to switchboard servers (docs/spec/switchboard.md sections 10 and 11).
 
 There is one main server, found by scanning; requests are lodged there, questions and broadcasts go there. When it can't
 see all its mates it says so (Elsewhere), and extra connections are held to those too. A main server that is lost is

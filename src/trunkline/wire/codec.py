@@ -91,8 +91,12 @@ def _raise_if_unknown(body: bytes | memoryview) -> None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, TypeError):
         return
     known = {kind.__struct_config__.tag for kind in AnyMessage.__args__}
-    if isinstance(fields, list) and fields and fields[0] not in known:
-        raise UnknownMessage(fields[0] if isinstance(fields[0], int) else str(fields[0])[:40])
+    if isinstance(fields, list) and fields:
+        tag = fields[0]
+        if not isinstance(tag, int):  # it may be anything, also what no set can hold
+            raise UnknownMessage(str(tag)[:40])
+        if tag not in known:
+            raise UnknownMessage(tag)
 
 
 class Inbound:

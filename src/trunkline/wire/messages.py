@@ -5,7 +5,7 @@ last and have defaults, so both sides may differ by them. A message is immutable
 them in sets.
 """
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
@@ -43,8 +43,18 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     address: Annotated[str, Meta(min_length=1, max_length=MAX_SERVER)]
 
 
+_UNSHOWN: Final = frozenset({"token", "secret", "claim"})
+
+
 class Message(msgspec.Struct, frozen=True, array_like=True):
-    """The base of every message."""
+    """The base of every message. Its ``repr`` shows no token and no secret: logs are made of it."""
+
+    def __repr__(self) -> str:
+        fields = ", ".join(
+            f"{name}=…" if name in _UNSHOWN and getattr(self, name) else f"{name}={getattr(self, name)!r}"
+            for name in self.__struct_fields__
+        )
+        return f"{type(self).__name__}({fields})"
 
 
 # ---- from anyone -----------------------------------------------------------------------------------------------
