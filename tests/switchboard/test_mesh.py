@@ -146,8 +146,6 @@ class TestClientsAreTold:
         mesh.pass_time(2)
         assert all(server._matcher.table.counts() == (0, 0, 0) for server in mesh.servers.values())
 
-<<<<<<< HEAD
-=======
     def test_of_a_server_to_join_that_was_never_reached(self) -> None:
         mesh = Mesh()
         mesh.start("b", join="c")
@@ -168,7 +166,6 @@ class TestClientsAreTold:
         mesh.pass_time(6)
         assert not mesh.got(c, Elsewhere)
 
->>>>>>> e2e
     def test_and_that_it_is_over_when_the_mate_is_back(self) -> None:
         mesh = Mesh("ab")
         c = mesh.client("a")
