@@ -30,7 +30,7 @@ def fuzz_one(data: bytes) -> None:
 def _messages(draws: Draws) -> bytes:
     pools = Pools()
     stream = bytearray()
-    while draws.left and len(stream) < MAX_FRAME:
+    while draws.left and len(stream) < 4096:
         frame = bytearray(encode(pools.message(draws, ALL)))
         if draws.below(4) == 3:
             frame[draws.below(min(len(frame), 256))] = draws.byte()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.deaf import deaf_listener
 from trunkline.drivers import uplinks_blocking
 from trunkline.drivers.pollers import Pollers
 from trunkline.drivers.uplinks_blocking import Uplinks
@@ -127,17 +128,16 @@ def test_the_next_address_is_tried_when_one_refuses(world, monkeypatch):
     assert world.turn() == Opened(1, str(world.address))
 
 
-def test_a_silent_address_is_given_up(world, monkeypatch):
-    world.uplinks.dial(Dial(1, Address("192.0.2.1", 9)))  # documentation addresses lead nowhere
-    if world.events:
-        pytest.skip("this host has no route there")
-    due = world.uplinks.next_deadline()
-    assert world.uplinks.dialling
-    world.uplinks.give_up(due - 1)
-    assert not world.events
-    world.uplinks.give_up(due)
-    assert world.turn() == Lost(1, "no answer within 3 s")
-    assert not world.uplinks.dialling
+def test_a_silent_address_is_given_up(world):
+    with deaf_listener() as address:
+        world.uplinks.dial(Dial(1, address))
+        due = world.uplinks.next_deadline()
+        assert world.uplinks.dialling
+        world.uplinks.give_up(due - 1)
+        assert not world.events
+        world.uplinks.give_up(due)
+        assert world.turn() == Lost(1, "no answer within 3 s")
+        assert not world.uplinks.dialling
 
 
 def test_what_the_kernel_does_not_take_waits(world):

@@ -61,6 +61,21 @@ def test_clients_of_two_servers_that_cannot_see_each_other_meet(lan: Lan, tmp_pa
     mesh.stop()
 
 
+def test_clients_of_two_servers_that_never_saw_each_other_meet(lan: Lan, tmp_path: Path) -> None:
+    mesh = Mesh(lan, ("one", "two"), tmp_path)
+    lan.cut("one", "two")
+    mesh.start()
+    with Workers() as workers:
+        start(workers, mesh, "four", "four", "blocking", "one")
+        start(workers, mesh, "five", "five", "aio", "two")
+        first = begin(workers, "four", "a", "b")
+        check_met(workers, begin(workers, "five", "b", "a"), "a", "by a")
+        check_met(workers, first, "b", "by b")
+        workers.stop()
+        check_empty(mesh, workers)
+    mesh.stop()
+
+
 @pytest.mark.parametrize(("kind", "other"), KINDS)
 def test_clients_of_a_frozen_server_move_on(lan: Lan, tmp_path: Path, kind: str, other: str) -> None:
     mesh = Mesh(lan, SERVERS, tmp_path).start().wait_until_joined()

@@ -146,6 +146,29 @@ class TestClientsAreTold:
         mesh.pass_time(2)
         assert all(server._matcher.table.counts() == (0, 0, 0) for server in mesh.servers.values())
 
+<<<<<<< HEAD
+=======
+    def test_of_a_server_to_join_that_was_never_reached(self) -> None:
+        mesh = Mesh()
+        mesh.start("b", join="c")
+        c = mesh.client("b")
+        mesh.say(c, meet("ann", "ben"))
+        mesh.pass_time(6)
+        assert [member.address for member in mesh.take(c, Elsewhere).members] == ["c:7117"]
+        mesh.start("c")
+        mesh.pass_time(20)
+        assert mesh.take(c, Elsewhere).members == ()
+
+    def test_but_not_for_ever(self) -> None:
+        mesh = Mesh()
+        mesh.start("b", join="c")
+        mesh.pass_time(FORGET + 20)
+        c = mesh.client("b")
+        mesh.say(c, meet("ann", "ben"))
+        mesh.pass_time(6)
+        assert not mesh.got(c, Elsewhere)
+
+>>>>>>> e2e
     def test_and_that_it_is_over_when_the_mate_is_back(self) -> None:
         mesh = Mesh("ab")
         c = mesh.client("a")

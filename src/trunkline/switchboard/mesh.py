@@ -314,11 +314,19 @@ class Mesh:
         """Return where clients should lodge as well, since a member has been missing for longer than ``grace``.
 
         That is the missing member itself, which the client may be able to reach though we can't, and a mate that says
-        that it sees it.
+        that it sees it. A server of the join list that was never reached is missed too; all that we know of it is its
+        address.
         """
         found: dict[str, Member] = {}
         missed = [(self.members[server], since) for server, since in self.missing.items()]
-        for member, since in missed + list(self.hearsay.values()):
+        missed += self.hearsay.values()
+        known = {member.address for member in (*self.members.values(), *(member for member, _ in missed))}
+        missed += [
+            (Member(address, 0, address), target.since)
+            for address, target in sorted(self.targets.items())
+            if address in self._join - known and now - target.since < FORGET
+        ]
+        for member, since in missed:
             server = member.id
             if now - since < grace or server in self.links:
                 continue

@@ -231,7 +231,8 @@ class Uplinks:
 
     def tidy(self, uplink: Uplink) -> None:
         """Close an extra connection on which nothing is lodged, if it isn't wanted any more."""
-        if uplink is not self.main and uplink.server not in self.elsewhere.values():
+        wanted = uplink.address in self.elsewhere or uplink.server in self.elsewhere.values()
+        if uplink is not self.main and not wanted:
             self._discard(uplink, "not needed any more")
 
     # ---- inside ------------------------------------------------------------------------------------------------
