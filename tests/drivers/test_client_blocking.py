@@ -356,8 +356,8 @@ def test_a_broken_turn_cuts_everything_off_and_the_next_call_starts_afresh(clien
         def next_deadline(self) -> None:
             return None
 
-    with client._turn:
-        client._reactor._machine = Broken()
+    with client._crew.turn:
+        client._crew.reactor._machine = Broken()
     with pytest.raises(ZeroDivisionError):
         client.meet("a", "b", SOON)
     with pytest.raises(ClosedError, match="cut off"):
