@@ -33,16 +33,17 @@ class Mesh:
         self.lan = lan
         self.hosts = {name: lan.host(name) for name in names}
         self.servers: dict[str, Process] = {}
-        self._folder = folder
+        self.folder = folder
 
     def address(self, name: str) -> str:
         """Return where the server of a host listens, which is its id too."""
         return f"{self.hosts[name].address}:{PORT}"
 
-    def environment(self, name: str) -> dict[str, str]:
-        """Return what clients on a host need: all the servers, its own first."""
-        addresses = [self.address(name), *(self.address(other) for other in self.hosts if other != name)]
-        return {"TRUNKLINE_SWITCHBOARDS": ",".join(addresses), "TRUNKLINE_HOME": str(self._folder / name)}
+    def environment(self, name: str, *servers: str) -> dict[str, str]:
+        """Return what clients on a host need: the servers of some hosts, or all, its own first."""
+        known = servers or sorted(self.hosts, key=lambda other: other != name)
+        addresses = ",".join(map(self.address, known))
+        return {"TRUNKLINE_SWITCHBOARDS": addresses, "TRUNKLINE_HOME": str(self.folder / name)}
 
     def start(self, *names: str) -> Self:
         """Start the servers of these hosts, or of all; return when they listen."""
@@ -50,11 +51,15 @@ class Mesh:
             join = [word for other in self.hosts if other != name for word in ("--join", self.address(other))]
             self.servers[name] = self.hosts[name].start(
                 [*TRUNKLINE, "switchboard", "--listen", self.address(name), *join, "--heartbeat", str(HEARTBEAT)],
-                env={"TRUNKLINE_HOME": str(self._folder / "server")},
+                env={"TRUNKLINE_HOME": str(self.folder / "server")},
             )
         for name in names or self.hosts:
             self.servers[name].wait_for_line(r"^switchboard listens on", PATIENCE)
         return self
+
+    def command(self, name: str, *words: str | Path, **options: Any) -> Process:
+        """Start one of Trunkline's commands on a host."""
+        return self.lan.host(name).start([*TRUNKLINE, *words], env=self.environment(name), **options)
 
     def wait_until(self, by: str, other: str, *, seen: bool) -> None:
         """Wait until the server of one host is connected to the server of another, by what it says, or is not."""

@@ -65,6 +65,8 @@ class Aio:
     async def do(self, job: Job) -> None:
         try:
             await getattr(self, job["do"])(job)
+        except ExceptionGroup as group:
+            failed(job, group.exceptions[0])
         except Exception as error:
             failed(job, error)
 

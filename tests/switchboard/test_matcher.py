@@ -325,6 +325,33 @@ class TestUniqueNames:
             mesh.say(holder, post("vault", rid=bytes([number]) * 16, unique=True, secret=b"s" * 16, generation=most))
             assert mesh.take(holder, Posted).generation < 10_000  # near the wall clock, which began at 1000 here
 
+    def test_who_was_succeeded_does_not_come_back_by_its_secret(self) -> None:
+        """A holder that was frozen, lost its connection, and lodges anew before it hears of its successor."""
+        for here, there in ("aa", "ab", "ba"):
+            mesh = Mesh("ab")
+            first, second = mesh.client(here), mesh.client(there)
+            mesh.say(first, post("vault", rid=b"1" * 16, unique=True, secret=b"s" * 16))
+            before = mesh.take(first, Posted).generation
+            mesh.say(second, post("vault", rid=b"2" * 16, unique=True, secret=b"s" * 16))
+            mesh.drop(first)
+            again = mesh.client(here)
+            mesh.say(again, post("vault", rid=b"1" * 16, n=2, unique=True, secret=b"s" * 16, generation=before))
+            assert mesh.take(again, Refused).code == Displaced.code
+            assert not mesh.got(second, Refused)
+
+    def test_its_own_entry_that_is_not_gone_yet_does_not_stand_in_its_way(self) -> None:
+        mesh = Mesh("ab")
+        first = mesh.client("a")
+        mesh.say(first, post("vault", rid=b"1" * 16, unique=True, secret=b"s" * 16))
+        held = mesh.take(first, Posted).generation
+        mesh.pass_time(3)
+        mesh.say(first, post("vault", rid=b"1" * 16, n=2, unique=True, secret=b"s" * 16, generation=held))
+        assert mesh.take(first, Posted).generation > held  # and this answer is lost
+        again = mesh.client("b")
+        mesh.say(again, post("vault", rid=b"1" * 16, n=3, unique=True, secret=b"s" * 16, generation=held))
+        assert mesh.got(again, Posted)
+        assert not mesh.got(again, Refused)
+
     def test_race_leaves_one(self) -> None:
         mesh = Mesh("ab")
         first, second = mesh.client("a"), mesh.client("b")

@@ -324,6 +324,13 @@ def test_an_extra_connection_that_is_there_is_kept(play: Playbook) -> None:
     play >> Received(2, Elsewhere((Member("s9", 1, "s9:1"),)))
 
 
+def test_what_the_extra_server_said_counts_once_it_is_the_main_one(play: Playbook) -> None:
+    """It says so once: what was true then is not said again when the main server is lost."""
+    elsewhere(play) >> Received(2, Elsewhere((member("s3"),))) >> Lost(1, "reset")
+    play << Remember((S2, S1)) << Dial(3, S3) >> Opened(3, "s3") << Send(3, HELLO)
+    play >> Received(3, welcome("s3")) << Send(3, meet())
+
+
 def test_two_ways_to_one_server_are_one_too_many(play: Playbook) -> None:
     waiting(play) >> Received(1, Elsewhere((Member("alias", 1, "alias:1"),))) << Dial(2, Address("alias", 1))
     play >> Opened(2, "alias") << Send(2, HELLO) >> Received(2, welcome("s1"))

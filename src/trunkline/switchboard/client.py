@@ -344,9 +344,8 @@ class Client:
         self._uplinks.learn(message.members)
 
     def _elsewhere(self, uplink: Uplink, message: Elsewhere, now: float) -> None:
-        if uplink is self._uplinks.main:
-            self._uplinks.lodge_elsewhere(message, now)
-            self._lodgings.tidy()
+        self._uplinks.lodge_elsewhere(uplink, message, now)
+        self._lodgings.tidy()
 
     def _see_to(self, down: Down | None, now: float) -> None:
         """A server is lost, or none can be had: see to what that concerns."""

@@ -201,6 +201,7 @@ class Matcher:
         """Remove all that the lost server owned; what we had proposed to it is free again."""
         for entry in list(self.table.foreign.get(mate, _NOTHING).values()):
             self.table.remove(entry)
+        self._sent_to = [post for post in self._sent_to if post.owner != mate]
         for entry in self.table.own.values():
             if mate in entry.busy:
                 entry.busy = tuple(other for other in entry.busy if other != mate)
@@ -502,7 +503,9 @@ class Matcher:
         holder = max(rivals, key=lambda post: (post.unique, post.generation, post.owner), default=None)
         if holder is None or (not message.unique and not holder.unique):
             return self._next_generation(message, key, now) if message.unique else 0
-        if message.unique and holder.unique and claim and claim == holder.claim:
+        # Who held it once and was succeeded doesn't come back by the secret: it was frozen, say, and didn't hear of it.
+        succeeded = 0 < message.generation < holder.generation and message.rid != holder.rid
+        if message.unique and holder.unique and claim and claim == holder.claim and not succeeded:
             generation = min(max(holder.generation + 1, self._next_generation(message, key, now)), MAX_GENERATION)
             self._displace(rivals, generation, now)
             return generation

@@ -88,14 +88,14 @@ class Mesh:
     def tick(self, now: float) -> None:
         """Dial whoever is due, and forget whom nobody has seen for long."""
         for address, target in list(self.targets.items()):
-            if now - target.since >= FORGET and not target.conn and self._may_forget(address):
+            if now >= target.since + FORGET and not target.conn and self._may_forget(address):
                 self._forget(address)
             elif not target.conn and target.due <= now:
                 self._next_conn += 1
                 target.conn = self._next_conn
                 self._dialled[target.conn] = address
                 self.out.append(Dial(target.conn, target.address))
-        for server in [server for server, since in self._undialled() if now - since >= FORGET]:
+        for server in [server for server, since in self._undialled() if now >= since + FORGET]:
             self._drop_member(server)
             self.out.append(Log("server forgotten", server))
 
@@ -314,11 +314,19 @@ class Mesh:
         """Return where clients should lodge as well, since a member has been missing for longer than ``grace``.
 
         That is the missing member itself, which the client may be able to reach though we can't, and a mate that says
-        that it sees it.
+        that it sees it. A server of the join list that was never reached is missed too; all that we know of it is its
+        address.
         """
         found: dict[str, Member] = {}
         missed = [(self.members[server], since) for server, since in self.missing.items()]
-        for member, since in missed + list(self.hearsay.values()):
+        missed += self.hearsay.values()
+        known = {member.address for member in (*self.members.values(), *(member for member, _ in missed))}
+        missed += [
+            (Member(address, 0, address), target.since)
+            for address, target in sorted(self.targets.items())
+            if address in self._join - known and now - target.since < FORGET
+        ]
+        for member, since in missed:
             server = member.id
             if now - since < grace or server in self.links:
                 continue

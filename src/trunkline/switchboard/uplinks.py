@@ -51,7 +51,7 @@ class Phase(IntEnum):
 class Uplink:
     """One connection to a server."""
 
-    __slots__ = ("address", "conn", "extra", "heard", "heartbeat", "phase", "sent", "server")
+    __slots__ = ("address", "conn", "detours", "extra", "heard", "heartbeat", "phase", "sent", "server")
 
     def __init__(self, conn: int, address: Address, *, extra: bool) -> None:
         self.conn = conn
@@ -61,6 +61,9 @@ class Uplink:
         """What the server calls itself; empty until Welcome."""
         self.extra = extra
         """Dialled because of Elsewhere, not by the finder."""
+        self.detours: dict[Address, str] = {}
+        """The members that this server told us to lodge with too, address and id. It says so once, so it is kept for
+        the time when this may be the main server."""
         self.heartbeat = 0.0
         self.heard = 0.0
         self.sent = 0.0
@@ -78,7 +81,7 @@ class Down:
 class Uplinks:
     """All of a client's server connections."""
 
-    __slots__ = ("_ctx", "elsewhere", "finder", "links", "main", "up")
+    __slots__ = ("_ctx", "finder", "links", "main", "up")
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
@@ -87,8 +90,11 @@ class Uplinks:
         self.up: dict[int, Uplink] = {}
         """Those that can be used; if there is any, ``main`` is one of them."""
         self.main: Uplink | None = None
-        self.elsewhere: dict[Address, str] = {}
+
+    @property
+    def elsewhere(self) -> dict[Address, str]:
         """The members that the main server told us to lodge with too: address and id."""
+        return {} if self.main is None else self.main.detours
 
     # ---- sending and closing -----------------------------------------------------------------------------------
 
@@ -111,7 +117,6 @@ class Uplinks:
         """Close everything, for good."""
         self.finder.stop()
         self.main = None
-        self.elsewhere = {}
         for uplink in list(self.links.values()):
             self._forget(uplink)
             self._ctx.out.append(Close(uplink.conn, "the client is closed"))
@@ -181,10 +186,10 @@ class Uplinks:
         self._ctx.out.append(Log("server lost", f"{uplink.address}: {reason}"))
         if uplink is self.main:
             self.main = None
-            self.elsewhere = {}
             self.finder.lost(uplink.address)
             if self.up:
                 self._make_main(next(iter(self.up.values())))
+                self.reach_elsewhere(now)
         else:
             self._retry_elsewhere(now)
         return Down(uplink)
@@ -210,10 +215,11 @@ class Uplinks:
         if self.finder.learn(self._addresses(members)):
             self._ctx.out.append(Remember(self.finder.servers))
 
-    def lodge_elsewhere(self, message: Elsewhere, now: float) -> None:
-        """Hold connections to these as well, from now until the main server says otherwise."""
-        self.elsewhere = self._addresses(message.members)
-        self.reach_elsewhere(now)
+    def lodge_elsewhere(self, uplink: Uplink, message: Elsewhere, now: float) -> None:
+        """Hold connections to these as well, as long as this is the main server and until it says otherwise."""
+        uplink.detours = self._addresses(message.members)
+        if uplink is self.main:
+            self.reach_elsewhere(now)
 
     def reach_elsewhere(self, now: float) -> None:
         """Dial those members elsewhere to which there is no connection."""
@@ -225,7 +231,8 @@ class Uplinks:
 
     def tidy(self, uplink: Uplink) -> None:
         """Close an extra connection on which nothing is lodged, if it isn't wanted any more."""
-        if uplink is not self.main and uplink.server not in self.elsewhere.values():
+        wanted = uplink.address in self.elsewhere or uplink.server in self.elsewhere.values()
+        if uplink is not self.main and not wanted:
             self._discard(uplink, "not needed any more")
 
     # ---- inside ------------------------------------------------------------------------------------------------
@@ -277,24 +284,25 @@ class Uplinks:
             (
                 (uplink.conn, uplink.address, uplink.extra),
                 (int(uplink.phase), uplink.server, uplink.heartbeat, uplink.heard, uplink.sent),
+                tuple(uplink.detours.items()),
             )
             for uplink in self.links.values()
         )
         main = 0 if self.main is None else self.main.conn
-        return (self.finder.snapshot(), links, tuple(self.up), main, tuple(self.elsewhere.items()))
+        return (self.finder.snapshot(), links, tuple(self.up), main)
 
     def restore(self, snapshot: tuple[Any, ...]) -> None:
         """Become what `snapshot` was taken of."""
-        finder, links, up, main, elsewhere = snapshot
+        finder, links, up, main = snapshot
         self.finder.restore(finder)
         self.links = {}
-        for (conn, address, extra), (phase, server, heartbeat, heard, sent) in links:
+        for (conn, address, extra), (phase, server, heartbeat, heard, sent), detours in links:
             uplink = self.links[conn] = Uplink(conn, address, extra=extra)
             uplink.phase = Phase(phase)
             uplink.server = server
             uplink.heartbeat = heartbeat
             uplink.heard = heard
             uplink.sent = sent
+            uplink.detours = dict(detours)
         self.up = {conn: self.links[conn] for conn in up}
         self.main = self.links.get(main)
-        self.elsewhere = dict(elsewhere)
