@@ -231,18 +231,23 @@ class AsyncClient:
         if self._listeners is None:
             self._listeners = Listeners.open()
             self._acceptor = Acceptor(self.loop, self._listeners.sockets, self._peers.accepted)
-        time = now()
-        if time - self._looked_at > ADDRESSES_FRESH or not self._stream_at:
-            self._looked_at = time
-            before = self._stream_at, self._datagram_at
-            self._stream_at, self._datagram_at = (
-                encode_candidates(self._listeners.candidates(datagram=datagrams, addresses=self._addresses))
-                for datagrams in (False, True)
-            )
-            if before[0] and before != (self._stream_at, self._datagram_at):
-                self._runner.step(CandidatesChanged(self._stream_at))
-                self._runner.step(CandidatesChanged(self._datagram_at, datagram=True))
+        if now() - self._looked_at > ADDRESSES_FRESH or not self._stream_at:
+            self._look_around()
         return self._datagram_at if datagram else self._stream_at
+
+    def _look_around(self) -> None:
+        """See where we can be dialled now, and tell the machine if that has changed."""
+        if self._listeners is None:
+            return
+        self._looked_at = now()
+        before = self._stream_at, self._datagram_at
+        self._stream_at, self._datagram_at = (
+            encode_candidates(self._listeners.candidates(datagram=datagrams, addresses=self._addresses))
+            for datagrams in (False, True)
+        )
+        if before[0] and before != (self._stream_at, self._datagram_at):
+            self._runner.step(CandidatesChanged(self._stream_at))
+            self._runner.step(CandidatesChanged(self._datagram_at, datagram=True))
 
     # ---- the machine's effects ------------------------------------------------------------------------------
 
@@ -333,6 +338,7 @@ class AsyncClient:
         remote = str(address)
         self._channels[conn] = Channel(self._pump, self, sock, conn=conn, remote=remote, limit=MATE_OUTPUT)
         _log.debug("< %d opened: %s", conn, remote)
+        self._look_around()  # a server that is reached anew is reached from another network, perhaps
         self._runner.step(Opened(conn, remote))
 
     def _lost(self, conn: int, why: str) -> None:

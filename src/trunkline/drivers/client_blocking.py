@@ -5,6 +5,7 @@ What callers want and what they are given is booked here; which thread does the 
 """
 
 import atexit
+import functools
 import logging
 import os
 import threading
@@ -27,6 +28,7 @@ from trunkline.switchboard.events import (
     Answered,
     Asked,
     Cancelled,
+    CandidatesChanged,
     Delivered,
     Failed,
     Log,
@@ -342,9 +344,21 @@ class BlockingClient:
             return
         config, addresses = self._configure()
         listeners = Listeners.open()
-        self._stream_at = encode_candidates(listeners.candidates(addresses=addresses))
-        self._datagram_at = encode_candidates(listeners.candidates(datagram=True, addresses=addresses))
-        self._crew.reactor = Reactor(config, listeners, self._outcome)
+        self._look_around(listeners, addresses)
+        self._crew.reactor = Reactor(
+            config, listeners, self._outcome, functools.partial(self._look_around, listeners, addresses)
+        )
+
+    def _look_around(self, listeners: Listeners, addresses: tuple[str, ...] | None) -> list[CandidatesChanged]:
+        """See where we can be dialled now; return what the machine is to be told of it."""
+        before = self._stream_at, self._datagram_at
+        self._stream_at, self._datagram_at = (
+            encode_candidates(listeners.candidates(datagram=datagrams, addresses=addresses))
+            for datagrams in (False, True)
+        )
+        if before == (self._stream_at, self._datagram_at):
+            return []
+        return [CandidatesChanged(self._stream_at), CandidatesChanged(self._datagram_at, datagram=True)]
 
     def forked(self) -> None:
         """Forget everything, in the child of a fork."""

@@ -7,7 +7,7 @@ follows, what they wrote goes out in one write for each connection.
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from trunkline.drivers.clock import now as clock
@@ -52,6 +52,7 @@ class Reactor:
         config: the machine's settings.
         listeners: where peers dial us; closed with the reactor.
         outcome: called with each effect that is for callers; with `Delivered` comes the connection.
+        look_around: returns events that tell where we can be dialled, if that has changed.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Reactor:
         config: ClientConfig,
         listeners: Listeners,
         outcome: Callable[[Outcome, Connection | None], None],
+        look_around: Callable[[], Iterable[ClientEvent]],
     ) -> None:
         self._outcome = outcome
         self._machine = Client(config, seed=os.urandom(32), now=clock())
@@ -66,7 +68,7 @@ class Reactor:
         """What the machine is fed with next; `run` does it."""
         # Off unless asked for: a meeting has three processes awake, and on two cores the one that polls is in the way.
         self.pollers = Pollers(spin_setting(os.environ.get(SPIN_VARIABLE, "0")))
-        self._uplinks = Uplinks(self.pollers, self.events, config.dial_timeout)
+        self._uplinks = Uplinks(self.pollers, self.events, config.dial_timeout, look_around)
         self._peers = Peers(
             self.pollers, listeners, self.events, self.run, self._machine.bytes_wanted, config.dial_timeout
         )

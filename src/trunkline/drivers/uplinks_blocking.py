@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from trunkline.drivers.clock import now as clock
@@ -45,9 +46,23 @@ class _Uplink:
 
 
 class Uplinks:
-    """All connections to servers, by number."""
+    """All connections to servers, by number.
 
-    def __init__(self, pollers: Pollers, events: deque[ClientEvent], dial_timeout: float) -> None:
+    Args:
+        pollers: where sockets are waited for.
+        events: what happened.
+        dial_timeout: seconds that an attempt to connect may take.
+        look_around: returns events to be fed before a server is `Opened`.
+    """
+
+    def __init__(
+        self,
+        pollers: Pollers,
+        events: deque[ClientEvent],
+        dial_timeout: float,
+        look_around: Callable[[], Iterable[ClientEvent]] = tuple,
+    ) -> None:
+        self._look_around = look_around
         self._pollers = pollers
         self._events = events
         self._dial_timeout = dial_timeout
@@ -183,6 +198,8 @@ class Uplinks:
             self._pollers.add(link.sock.fileno(), IN, lambda mask: self._ready(link, mask))
         link.mask = IN
         self.unsent.append(link)
+        # A server that is reached anew is reached from another network, perhaps: a laptop was carried there.
+        self._events.extend(self._look_around())
         self._events.append(Opened(link.conn, link.remote))
 
     def _ready(self, link: _Uplink, mask: int) -> None:

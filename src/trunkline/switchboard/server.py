@@ -178,8 +178,9 @@ class Server:
         party = self._parties.get(event.conn)
         if party is None:
             return  # closed by us while this was on its way
-        party.heard = self._now
         message = event.message
+        if party.role in _GREETED:
+            party.heard = self._now  # others have a fixed time to introduce themselves, whatever they say meanwhile
         rule = ADMISSION.get(type(message))
         if rule is None or party.role not in rule[1]:
             self._expel(party, MessageNotAllowed(type(message).__name__, party.role.value))
@@ -292,6 +293,7 @@ class Server:
             self._lose(party.conn, "one client too many")
             return
         party.role = Role.CLIENT
+        party.heard = self._now
         party.notices = message.notices
         self._clients += 1
         self._listeners += message.notices
@@ -387,7 +389,7 @@ class Server:
             self._parties.pop(party.conn, None)  # closed by the mesh, which said why
             return
         party.role = Role.MATE
-        party.said = self._now
+        party.heard = party.said = self._now
         if before is not None:
             self._parties.pop(before, None)
             self._matcher.mate_lost(server, self._now)
