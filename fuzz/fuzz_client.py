@@ -188,20 +188,20 @@ class World:
         self.count += 1
         rid = self.count.to_bytes(16, "little")
         deadline = draws.choice((None, self.now + 3, self.now, self.now - 1, self.now + 100))
-        names, blob = self.pools.names, draws.bytes(draws.below(4))
+        blob = draws.bytes(draws.below(4))
         kind = draws.below(8)
         if kind < 5 and len(self.open) >= _MOST_REQUESTS:
             return
         if kind < 3:
             self.open[rid] = False
-            you = self.wanted[rid] = draws.choice(names[:6])
-            self.step(MeetWanted(rid, draws.choice(names), you, blob, deadline, bool(draws.below(2))))
+            you = self.wanted[rid] = self.pools.name(draws)
+            self.step(MeetWanted(rid, self.pools.name(draws), you, blob, deadline, bool(draws.below(2))))
         elif kind < 5:
             self.open[rid] = True
             datagram, unique = bool(draws.below(2)), bool(draws.below(2))
             secret = draws.choice((None, Secret(b"s"), Secret(b"s" * 65)))
             backlog = draws.choice((1, 2, 128, 0, MAX_BACKLOG + 1))
-            self.step(PostWanted(rid, draws.choice(names), blob, datagram, unique, secret, backlog, deadline))
+            self.step(PostWanted(rid, self.pools.name(draws), blob, datagram, unique, secret, backlog, deadline))
         elif kind == 5:
             self.questions.append(self.count)
             asked = draws.choice((Explain(self.count, "a", "b"), ListNames(self.count, ""), AskStatus(self.count)))
@@ -252,7 +252,9 @@ class World:
                 peer = self.wanted.get(rid) or matched.peer
                 self.hear(conn, encode(msgspec.structs.replace(matched, rid=rid, n=n, peer=peer)))
         elif kind < 7:
-            self.hear(conn, encode(self.pools.message(draws, ALL if kind == 6 else FROM_SERVERS)))
+            self.hear(
+                conn, encode(self.pools.message(draws, ALL if kind == 6 and not draws.below(4) else FROM_SERVERS[1:]))
+            )
         else:
             self.hear(conn, draws.bytes(draws.below(16)))
 

@@ -12,7 +12,7 @@ from trunkline.names import Address
 from trunkline.switchboard.config import ServerConfig
 from trunkline.switchboard.events import Close, Dial, Halt, Lost, Opened, Received, Send, ServerEvent, Stop, Tick
 from trunkline.switchboard.mesh import FORGET
-from trunkline.switchboard.server import Server
+from trunkline.switchboard.server import Role, Server
 from trunkline.switchboard.table import State
 from trunkline.wire.codec import PREAMBLE, Inbound, decode, encode
 from trunkline.wire.limits import MAX_MEMBERS, MAX_REMOVALS
@@ -30,6 +30,8 @@ CONFIG: Final = ServerConfig(
     name_memory=30.0,
 )
 _MOST_CONNECTIONS: Final = 8
+_SAID_BY: Final = {Role.CLIENT: FROM_CLIENTS, Role.MATE: (*FROM_MATES[2:-1], *FROM_MATES[2:7])}
+"""What is said by whom when it keeps to the rules; seldom that it leaves."""
 
 
 class World:
@@ -151,8 +153,10 @@ class World:
             case 6:
                 self.freeze()
             case number if conns:
-                kinds = ALL if number == 7 else FROM_CLIENTS if number < 12 else FROM_MATES
                 conn = draws.choice(conns)
+                party = self.server._parties.get(conn)
+                fitting = _SAID_BY.get(party.role, ALL) if party is not None else ALL
+                kinds = ALL if number == 7 and not draws.below(4) else fitting
                 self.hear(conn, self.said(conn, encode(self.pools.message(draws, kinds))))
             case _:
                 pass

@@ -12,7 +12,7 @@ import msgspec
 
 from trunkline.names import Candidate, Candidates
 from trunkline.wire.codec import encode_candidates
-from trunkline.wire.messages import AnyMessage, ClientMessage, MateMessage, Message, ServerMessage
+from trunkline.wire.messages import AnyMessage, ClientMessage, MateMessage, Message, Propagated, ServerMessage
 
 T = TypeVar("T")
 
@@ -33,6 +33,7 @@ _CANDIDATES: Final = (
     b"",
     b"\xc1 no MessagePack",
 )
+_PAIRS: Final = (("ann", "ben"), ("ben", "ann"), ("ann", "post"), ("ben", "post"))
 _NUMBERS: Final = (1, 0, 2, 3, 4, 5, 128, 1 << 20, (1 << 53) - 1)
 _FLOATS: Final = (1.0, 0.5, 0.0, -1.0, 1e-9, 1e300, math.inf, -math.inf, math.nan)
 _SECRETS: Final = (b"", b"secret", b"another", b"s" * 64)
@@ -80,7 +81,8 @@ class Pools:
         self.matches = [bytes([number]) * 8 for number in range(2)]
         self.tokens = [bytes([number]) * 16 for number in range(2)]
         self.queries = [0, 1, 2]
-        self.names = ["ann", "ben", "post", "Post", "", "x" * 255, "a\nb", "näme", "ann "]
+        self.names = ["ann", "ben", "post"]
+        self.odd_names = ["Post", "näme", "ann ", "x" * 255, "", "a\nb"]
         self.servers = ["a", "m", "z", "me", ""]
         self.addresses = ["a:1", "m:1", "z:1", "me:7117", "[::1]:7", "no:address:at:all", "b:99999", ""]
 
@@ -107,7 +109,16 @@ class Pools:
     def build(self, draws: Draws, kind: type) -> Any:
         """Make a struct of this kind, field by field."""
         fields = msgspec.structs.fields(kind)
-        return kind(*(self._value(draws, field.name, msgspec.inspect.type_info(field.type)) for field in fields))
+        values = {field.name: self._value(draws, field.name, msgspec.inspect.type_info(field.type)) for field in fields}
+        if "you" in values and draws.below(8):  # two names that fit each other, since chance seldom gives them
+            values["me"], values["you"] = draws.choice(_PAIRS)
+            if kind is Propagated and not draws.below(3):
+                values["me"], values["you"] = "post", ""
+        return kind(**values)
+
+    def name(self, draws: Draws) -> str:
+        """Return a name, odd ones now and then."""
+        return draws.choice(self.names) if draws.below(16) else draws.choice(self.odd_names)
 
     def _value(self, draws: Draws, name: str, info: Any) -> Any:
         match info:
@@ -116,11 +127,17 @@ class Pools:
             case msgspec.inspect.FloatType():
                 return draws.choice(_FLOATS)
             case msgspec.inspect.IntType():
-                return draws.choice(self.queries if name == "query" else _NUMBERS)
+                if name == "query":
+                    return draws.choice(self.queries)
+                return draws.choice(_NUMBERS if draws.below(4) == 3 else _NUMBERS[:3])
             case msgspec.inspect.StrType():
-                return draws.choice(
-                    {"id": self.servers, "server": self.servers, "address": self.addresses}.get(name, self.names)
-                )
+                match name:
+                    case "id" | "server":
+                        return draws.choice(self.servers)
+                    case "address":
+                        return draws.choice(self.addresses)
+                    case _:
+                        return self.name(draws)
             case msgspec.inspect.BytesType():
                 return self._bytes(draws, name)
             case msgspec.inspect.StructType(cls=inner):

@@ -7,6 +7,7 @@ what it was, and commit both: the tests replay every file there.
 
 import argparse
 import os
+import random
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 CRASHES = ROOT / "fuzz" / "crashes"
+SEEDS = 32
 NAMES = ("codec", "server", "client", "handshake", "transfer")
 
 
@@ -29,9 +31,17 @@ class Outcome(NamedTuple):
     output: str
 
 
+def sow(corpus: Path) -> None:
+    """Begin with some long inputs: machines break many messages deep, and libFuzzer's own first inputs are short."""
+    draw = random.Random(7117)
+    for number in range(SEEDS):
+        (corpus / f"seed{number}").write_bytes(draw.randbytes(16 * (number + 1)))
+
+
 def fuzz(name: str, *options: str, crashes: Path) -> Outcome:
     """Run one harness with libFuzzer's options; what makes it crash is put into ``crashes``."""
     with tempfile.TemporaryDirectory(prefix="trunkline-fuzz-") as corpus:
+        sow(Path(corpus))
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "fuzz.drive", name),

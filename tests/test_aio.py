@@ -255,15 +255,17 @@ def test_a_meet_cancelled_before_it_is_lodged() -> None:
 
 
 @pytest.mark.parametrize("face", ["meet", "meet_socket", "meet_datagram"])
-def test_cancelled_in_the_turn_in_which_it_comes(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("whose", ["b", "a"])
+def test_cancelled_in_the_turn_in_which_it_comes(face: str, whose: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with world() as (_, board):
             task = asyncio.create_task(getattr(board, face)("a", "b"))
             delivered = aio._Meeting.delivered
 
-            def and_cancel(meeting: object, conn: object) -> None:
+            def and_cancel(meeting: object, conn: aio.Connection) -> None:
                 delivered(meeting, conn)
-                task.cancel()
+                if conn.peer.name == whose:
+                    task.cancel()
 
             monkeypatch.setattr(aio._Meeting, "delivered", and_cancel)
             other = asyncio.create_task(getattr(board, face)("b", "a"))

@@ -48,6 +48,12 @@ class Commands:
             self.argv(*arguments), input=given, capture_output=True, text=True, check=False, **options
         )
 
+    def run_on_terminal(self, *arguments: object, **options: Any) -> int:
+        """Run a command to its end with stderr on a terminal; return its exit code."""
+        return subprocess.run(
+            self.argv(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False, **options
+        ).returncode
+
     def ready(self, process: Process) -> dict[str, Any]:
         """Return the line of JSON with which a long-running command says that it is ready."""
         found: dict[str, Any] = json.loads(process.wait_for_line(r"^\{.*\}$", WITHIN)[0])

@@ -42,7 +42,7 @@ def service(handle: Callable[[socket.socket], None], path: str = "") -> Iterator
     acceptor = threading.Thread(target=serve)
     acceptor.start()
     try:
-        yield f"unix:{path}" if path else "tcp:127.0.0.1:%d" % listener.getsockname()[1]
+        yield f"unix:{path}" if path else f"tcp:127.0.0.1:{listener.getsockname()[1]}"
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         acceptor.join()
@@ -137,9 +137,8 @@ def test_a_connection_waits_for_the_name(cli, you):
 
 def test_nobody_comes(cli, you):
     reaching, here = cli.reach(you, "127.0.0.1:0", "--timeout", 0.2)
-    with dial(here) as conn:
-        with pytest.raises(ConnectionResetError):
-            conn.recv(1)
+    with dial(here) as conn, pytest.raises(ConnectionResetError):
+        conn.recv(1)
     reaching.wait_for_line(f"WARNING reach/.*/1: turned away: '{you}' did not come to meet .* within 0.2 s;", WITHIN)
     assert reaching.returncode is None
 
@@ -167,7 +166,7 @@ def test_what_people_are_told(cli, you):
 def test_an_address_that_is_taken(cli, you):
     result = cli.run("reach", you, "--listen", cli.switchboards)
     assert result.returncode == 1
-    assert result.stderr == f"trunkline: tcp:{cli.switchboards} can't be listened on: address already in use\n"
+    assert f"trunkline: tcp:{cli.switchboards} can't be listened on: address already in use\n" in result.stderr
 
 
 def test_no_server(lost):

@@ -82,13 +82,13 @@ def test_most_clients(lost):
     waiting.wait_for_line("waits for", WITHIN)
     refused = lost.run("names")
     assert refused.returncode == 1
-    assert "too many clients: the limit is 1" in refused.stderr
+    assert "too many clients on this server: the limit is 1" in refused.stderr
     assert server.returncode is None
 
 
 def test_metrics(lost):
     with socket.create_server(("127.0.0.1", 0)) as free:
-        at = "127.0.0.1:%d" % free.getsockname()[1]
+        at = f"127.0.0.1:{free.getsockname()[1]}"
     _, lost.switchboards = lost.server("--metrics", at)
     waiting = lost.start("meet", "a", "b")
     waiting.wait_for_line("waits for", WITHIN)

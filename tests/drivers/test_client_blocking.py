@@ -356,8 +356,8 @@ def test_a_broken_turn_cuts_everything_off_and_the_next_call_starts_afresh(clien
         def next_deadline(self) -> None:
             return None
 
-    with client._turn:
-        client._reactor._machine = Broken()
+    with client._crew.turn:
+        client._crew.reactor._machine = Broken()
     with pytest.raises(ZeroDivisionError):
         client.meet("a", "b", SOON)
     with pytest.raises(ClosedError, match="cut off"):
@@ -373,11 +373,11 @@ def test_running_out_of_descriptors_pauses_the_listener(server, new_client, pool
     offer = post(host, "service")
     failed = threading.Event()
 
-    def full(listener: socket.socket) -> Connection:
+    def full(listener: socket.socket, family: int) -> Connection:
         if not failed.is_set():
             failed.set()
             raise OSError(errno.EMFILE, "Too many open files")
-        return accept(listener)
+        return accept(listener, family)
 
     monkeypatch.setattr(peers_blocking, "accept", full)
     with guest.meet("guest", "service", SOON), host.accept(offer, SOON):

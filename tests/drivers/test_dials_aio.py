@@ -1,10 +1,9 @@
 import asyncio
-import contextlib
 import socket
-from collections.abc import Iterator
 
 import pytest
 
+from tests.deaf import deaf_listener
 from tests.drivers.aiokit import run, until
 from trunkline.drivers.dials_aio import Dials, connect
 from trunkline.names import Address
@@ -26,25 +25,11 @@ def test_connecting() -> None:
     run(main)
 
 
-@contextlib.contextmanager
-def deaf_listener() -> Iterator[Address]:
-    """A listener whose queue is full: a dial is never answered."""
-    with socket.socket() as listener, contextlib.ExitStack() as stack:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(4):
-            sock = stack.enter_context(socket.socket())
-            sock.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                sock.connect(listener.getsockname())
-        yield Address(*listener.getsockname())
-
-
 def test_connecting_takes_no_longer_than_allowed() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         with deaf_listener() as address:
-            with pytest.raises(OSError, match=r"no answer within 0\.01 s"):
+            with pytest.raises(OSError, match=r"answer within 0\.01 s"):
                 await connect(loop, address, 0.01)
             dialling = asyncio.create_task(connect(loop, address, 30))
             await asyncio.sleep(0.01)

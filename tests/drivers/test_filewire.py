@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import socket
 import ssl
 import struct
@@ -91,7 +90,7 @@ def test_busy_with_the_disk_and_still_there():
         assert machine.next_deadline() > now()
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
+@pytest.mark.requires_program("openssl")
 def test_over_tls(tmp_path):
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(

@@ -239,8 +239,7 @@ def test_a_hundred_thousand_requests_on_one_connection() -> None:
                     refused += 1
                     if refused % 20_000 == 0:
                         other.send(AskStatus(refused))
-                        while isinstance(status := await other.receive(), Alive):
-                            pass  # this takes longer than a heartbeat on a busy machine
+                        status = await other.receive()
                         assert isinstance(status, ServerStatus)
                         assert status.meets == cap
                         asked_between += 1

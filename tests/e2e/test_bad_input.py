@@ -44,8 +44,8 @@ from trunkline.wire.messages import (
 
 pytestmark = pytest.mark.e2e
 
-HEARTBEAT = 0.5
-"""Seconds: who is silent for three of these is dropped, so the tests of silence are quick."""
+HEARTBEAT = 20.0
+"""Seconds: nobody here is silent for three of these, however busy the machine; the test of silence has its own."""
 
 GROWTH = 24 * 1024 * 1024
 """Bytes by which the server may grow under any abuse here: its caps allow some MiB, one buffered flood many more."""
@@ -58,12 +58,12 @@ class Server(Process):
 
     def __init__(self, *options: str) -> None:
         environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-        argv = [sys.executable, str(ROOT / "tests/e2e/serve.py"), f"--heartbeat={HEARTBEAT}", *options]
+        argv = [sys.executable, "-m", "trunkline", "switchboard", *options]
         super().__init__(argv, env=environment)
 
     def wait_until_listening(self) -> Address:
         """Return where it listens."""
-        return Address.parse(self.wait_for_line(r"^switchboard \S+ listens on (\S+)$").group(1))
+        return Address.parse(self.wait_for_line(r"^switchboard(?: \S+)? listens on (\S+)$").group(1))
 
     @property
     def memory(self) -> int:
@@ -122,9 +122,9 @@ async def talk(one: Awaitable[Any], two: Awaitable[Any], one_peer: str, two_peer
 
 
 @contextlib.asynccontextmanager
-async def scene(home: Path) -> AsyncIterator[Scene]:
+async def scene(home: Path, heartbeat: float = HEARTBEAT) -> AsyncIterator[Scene]:
     """A server around which two clients meet before and after the block; see the head of this file."""
-    with Server("--listen=127.0.0.1:0") as server:
+    with Server("--listen=127.0.0.1:0", f"--heartbeat={heartbeat}") as server:
         it = Scene(server, server.wait_until_listening(), home)
         await it.meet()
         yield it
@@ -281,16 +281,12 @@ def test_a_client_that_never_reads(tmp_path: Path) -> None:
                 with contextlib.suppress(BlockingIOError):
                     sock.send(HELLO + b"".join(encode(ListNames(number, "")) for number in range(3000)))
             await it.meet()
-            await it.until(lambda status: status.clients == 3 or keep_alive(posts))
+            await it.until(lambda status: status.clients == 3)
             assert it.server.memory - before < GROWTH
             for sock in deaf:
                 assert 0 < left_to_read(sock) < GROWTH
                 sock.close()
             await posts.close()
-
-    def keep_alive(raw: Raw) -> bool:
-        raw.send(Alive())
-        return False
 
     def left_to_read(sock: socket.socket) -> int:
         """Return what the kernel still held of a connection that the server has ended."""
@@ -319,7 +315,7 @@ def test_silent_and_slow_ones(tmp_path: Path) -> None:
         await raw.close()
 
     async def main() -> None:
-        async with scene(tmp_path) as it:
+        async with scene(tmp_path, heartbeat=0.5) as it:
             silent, slow, late, stuck = [await Raw.dial(it.address) for _ in range(4)]
             late.send_bytes(HELLO)
             stuck.send_bytes(HELLO + b"\0\0\0\x40")
@@ -423,8 +419,7 @@ def ports() -> list[int]:
         for sock in (one, two):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("127.0.0.1", 0))
-        found = [one.getsockname()[1], two.getsockname()[1]]
-    return found
+        return [one.getsockname()[1], two.getsockname()[1]]
 
 
 def test_a_join_loop(tmp_path: Path, ports: list[int]) -> None:

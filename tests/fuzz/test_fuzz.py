@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fuzz.run import CRASHES, NAMES, fuzz
 
 HAS_ATHERIS = importlib.util.find_spec("atheris") is not None
-RUNS = 1_000
+RUNS = 200
 
 
 @pytest.mark.parametrize("name", NAMES)

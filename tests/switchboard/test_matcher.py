@@ -308,6 +308,23 @@ class TestUniqueNames:
             assert mesh.take(c, Matched).generation == after
             assert mesh.got(second, Matched)
 
+    @pytest.mark.parametrize("there", ["a", "b"])
+    def test_a_generation_proves_nothing(self, there: str) -> None:
+        mesh = Mesh("ab")
+        holder, thief = mesh.client("a"), mesh.client(there)
+        mesh.say(holder, post("vault", unique=True, secret=b"s" * 16))
+        mesh.say(thief, post("vault", rid=b"2" * 16, unique=True, secret=b"t" * 16, generation=(1 << 53) - 1))
+        assert mesh.take(thief, Refused).code == Displaced.code
+        assert not mesh.got(holder, Refused)
+
+    def test_a_generation_cannot_be_pushed_beyond_what_a_message_carries(self) -> None:
+        mesh = Mesh()
+        for number in range(3):
+            holder = mesh.client("a")
+            most = (1 << 53) - 1
+            mesh.say(holder, post("vault", rid=bytes([number]) * 16, unique=True, secret=b"s" * 16, generation=most))
+            assert mesh.take(holder, Posted).generation < 10_000  # near the wall clock, which began at 1000 here
+
     def test_who_was_succeeded_does_not_come_back_by_its_secret(self) -> None:
         """A holder that was frozen, lost its connection, and lodges anew before it hears of its successor."""
         for here, there in ("aa", "ab", "ba"):
@@ -334,23 +351,6 @@ class TestUniqueNames:
         mesh.say(again, post("vault", rid=b"1" * 16, n=3, unique=True, secret=b"s" * 16, generation=held))
         assert mesh.got(again, Posted)
         assert not mesh.got(again, Refused)
-
-    @pytest.mark.parametrize("there", ["a", "b"])
-    def test_a_generation_proves_nothing(self, there: str) -> None:
-        mesh = Mesh("ab")
-        holder, thief = mesh.client("a"), mesh.client(there)
-        mesh.say(holder, post("vault", unique=True, secret=b"s" * 16))
-        mesh.say(thief, post("vault", rid=b"2" * 16, unique=True, secret=b"t" * 16, generation=(1 << 53) - 1))
-        assert mesh.take(thief, Refused).code == Displaced.code
-        assert not mesh.got(holder, Refused)
-
-    def test_a_generation_cannot_be_pushed_beyond_what_a_message_carries(self) -> None:
-        mesh = Mesh()
-        for number in range(3):
-            holder = mesh.client("a")
-            most = (1 << 53) - 1
-            mesh.say(holder, post("vault", rid=bytes([number]) * 16, unique=True, secret=b"s" * 16, generation=most))
-            assert mesh.take(holder, Posted).generation < 10_000  # near the wall clock, which began at 1000 here
 
     def test_race_leaves_one(self) -> None:
         mesh = Mesh("ab")

@@ -6,9 +6,11 @@ from tests.switchboard.pair import Mesh, meet
 from trunkline.errors import NameTaken
 from trunkline.names import Address
 from trunkline.switchboard.config import ServerConfig
+from trunkline.switchboard.events import Dial, Lost, Opened, Received, Tick
 from trunkline.switchboard.mesh import FORGET
 from trunkline.switchboard.server import Server
-from trunkline.wire.messages import Elsewhere, Matched, Members
+from trunkline.wire.limits import MAX_MEMBERS
+from trunkline.wire.messages import Elsewhere, Matched, MateHello, Member, Members
 
 
 def is_full(mesh: Mesh) -> bool:
@@ -181,3 +183,37 @@ class TestClientsAreTold:
         mesh.cut("a", "b")
         mesh.pass_time(6)
         assert not mesh.got(c, Elsewhere)
+
+
+class TestLies:
+    """What strangers say of servers that are not there."""
+
+    @pytest.mark.parametrize("address", ["no:address:at:all", "a:7117"])
+    def test_a_server_that_cannot_be_dialled_is_forgotten(self, address: str) -> None:
+        server = Mesh("a").servers["a"]
+        server.step(Opened(-9, "liar"), 0.0)
+        server.step(Received(-9, MateHello(Member("liar", 1, address), ())), 0.0)
+        server.step(Lost(-9, "gone"), 0.3)
+        assert server._mesh.missing
+        due = server.next_deadline()
+        assert due is not None
+        server.step(Tick(), 0.3 + FORGET)
+        assert not server._mesh.members
+        assert server.next_deadline() is None
+
+    def test_addresses_that_were_made_up_are_few_and_forgotten(self) -> None:
+        server = Mesh("a").servers["a"]
+        for liar in range(50):
+            lies = tuple(Member(f"{liar} {number}", 1, f"h{liar}-{number}:1") for number in range(60))
+            server.step(Opened(-9 - liar, "liar"), 0.0)
+            server.step(Received(-9 - liar, MateHello(Member("liar", liar, "liar:1"), lies)), 0.0)
+        assert len(server._mesh.targets) == MAX_MEMBERS
+        server.step(Lost(-58, "gone"), 0.0)
+        now = 0.0
+        while (due := server.next_deadline()) is not None and now < 2 * FORGET:
+            now = due
+            for effect in server.step(Tick(), now):
+                if isinstance(effect, Dial):
+                    server.step(Lost(effect.conn, "no such host"), now)
+        assert not server._mesh.targets
+        assert not server._mesh.members

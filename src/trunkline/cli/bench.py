@@ -58,7 +58,7 @@ def _tables(meetings: "list[Meetings]", counted: "list[Messages]", stream: "Stre
         ("MEETINGS WITH A POST", "P50", "P99", "A SECOND"),
         [
             (
-                f"{m.at_once} at a time, {m.count} in all",
+                f"{m.at_once} at a time, {m.meetings} in all",
                 f"{m.p50 * 1e3:.2f} ms",
                 f"{m.p99 * 1e3:.2f} ms",
                 f"{m.rate:.0f}",

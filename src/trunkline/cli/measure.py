@@ -33,7 +33,7 @@ class Meetings(NamedTuple):
     """Times from the call of `meet` to the first byte echoed, in seconds."""
 
     at_once: int
-    count: int
+    meetings: int
     rate: float
     """Meetings a second."""
     p50: float
@@ -119,7 +119,8 @@ async def _meet_many(switchboard: "Switchboard", count: int, width: int) -> Meet
 
     async def worker() -> None:
         for number in left:
-            times.append(await _meet_once(switchboard, f"bench-{width}-{number}"))
+            seconds = await _meet_once(switchboard, f"bench-{width}-{number}")
+            times.append(seconds)
 
     began = time.perf_counter()
     await asyncio.gather(*(worker() for _ in range(width)))

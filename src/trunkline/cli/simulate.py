@@ -52,8 +52,9 @@ def simulate(
 ) -> None:
     """Check the protocol in simulated worlds.
 
-    The switchboard's own machines run in a world with its own clock and network. An exploration tries every order of deliveries, and every fault at every point. It is exhaustive only if it says
-    so. The exit code is 1 if an invariant broke. Without a world it lists them.
+    The switchboard's own machines run in a world with its own clock and network. An exploration tries every order
+    of deliveries, and every fault at every point. It is exhaustive only if it says so. The exit code is 1 if an
+    invariant broke. Without a world it lists them.
 
     \b
     Examples:

@@ -85,7 +85,7 @@ async def _status(common: Common) -> list[Row]:
     while found:
         asked, found = list(dict.fromkeys(found)), []
         seen.update(asked)
-        for address, answer in zip(asked, await asyncio.gather(*map(_ask, asked)), strict=True):
+        for address, answer in zip(asked, await asyncio.gather(*map(ask, asked)), strict=True):
             if isinstance(answer, str):
                 rows[str(address)] = Row(str(address), up=False, reason=answer, id=ids.get(str(address), ""))
                 continue
@@ -119,7 +119,7 @@ def _row(status: "ServerStatus", trip: float) -> Row:
     )
 
 
-async def _ask(address: "Address") -> "tuple[ServerStatus, float] | str":
+async def ask(address: "Address") -> "tuple[ServerStatus, float] | str":
     """Return a server's status and the seconds of a round trip to it, or why there is no answer."""
     import time
 

@@ -128,7 +128,6 @@ async def _serve(
     announce: "Callable[[SwitchboardServer], None]",
     metrics: str | None,
 ) -> None:
-
     from trunkline.cli.metrics import serving_metrics
     from trunkline.drivers.server_aio import SwitchboardServer
 

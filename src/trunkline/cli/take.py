@@ -21,8 +21,8 @@ def take(
 ) -> None:
     """Take the files that the other side sends.
 
-    They are checked by SHA-256. Nothing that is there is overwritten without --force, and no name leads out of the folder. What broke off goes
-    on where it was, in this run or in the next.
+    They are checked by SHA-256. Nothing that is there is overwritten without --force, and no name leads out of the
+    folder. What broke off goes on where it was, in this run or in the next.
 
     \b
     Example:

@@ -48,6 +48,7 @@ def up(
       trunkline up --listen 0.0.0.0     for the network too
     """
     from trunkline.drivers.home import Home
+    from trunkline.errors import ConfigError
     from trunkline.names import Address
 
     common: Common = ctx.obj
@@ -68,7 +69,20 @@ def up(
         hint = f" --home {common.home}" if common.home else ""
         common.tell(f"A switchboard is up at {server.address}.\n" + NEXT.format(hint=hint, network=network))
 
-    serve(common, make_config(address=at), [at], announce=announce, metrics=metrics, spin=spin)
+    try:
+        serve(common, make_config(address=at), [at], announce=announce, metrics=metrics, spin=spin)
+    except ConfigError:
+        if at.port == 0 or not _is_up(_local(at)):
+            raise
+        home.remember([_local(at), *home.remembered()])
+        common.tell(f"A switchboard is up already at {_local(at)}.")
+
+
+def _is_up(address: "Address") -> bool:
+    from trunkline.cli.common import run
+    from trunkline.cli.status import ask
+
+    return not isinstance(run(ask(address)), str)
 
 
 def _local(bound: "Address") -> "Address":

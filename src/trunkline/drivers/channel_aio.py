@@ -123,6 +123,7 @@ class Channel:
         "_inbound",
         "_out",
         "_owner",
+        "_paused",
         "_pump",
         "_timer",
         "_writing",
@@ -144,6 +145,7 @@ class Channel:
         self._inbound = Inbound()
         self._out = bytearray(PREAMBLE)  # goes out with the first message: one packet less
         self._writing = False
+        self._paused = False
         self._closing = False
         self._timer: asyncio.TimerHandle | None = None
         pump.loop.add_reader(self._fd, self._readable)
@@ -161,10 +163,8 @@ class Channel:
         if len(out) <= len(PREAMBLE) and not self._writing:
             self._pump.mark(self)
         encode_into(message, out)
-        if len(out) > self.limit:
-            self.flush()
-            if len(self._out) > self.limit and not self._closing:
-                self._lose(f"it does not read: {len(self._out)} bytes wait for it, and the limit is {self.limit}")
+        if len(out) > PAUSE_OUTPUT:
+            self._crowded()
 
     def flush(self) -> None:
         """Write what waits, as far as the kernel takes it."""
@@ -174,8 +174,6 @@ class Channel:
         if self._out and self._fd >= 0:
             self._writing = True
             self._pump.loop.add_writer(self._fd, self._writable)
-            if self.limit <= CLIENT_OUTPUT and len(self._out) > PAUSE_OUTPUT:
-                self._pump.loop.remove_reader(self._fd)
 
     def close(self) -> None:
         """Close once everything is out, and tell the owner nothing more."""
@@ -220,6 +218,16 @@ class Channel:
         if messages:
             self._owner.messages_received(self, messages)
 
+    def _crowded(self) -> None:
+        self.flush()
+        if len(self._out) <= PAUSE_OUTPUT or self._closing:
+            return
+        if len(self._out) > self.limit:
+            self._lose(f"it does not read: {len(self._out)} bytes wait for it, and the limit is {self.limit}")
+        elif self.limit <= CLIENT_OUTPUT and not self._paused:
+            self._paused = True
+            self._pump.loop.remove_reader(self._fd)
+
     def _writable(self) -> None:
         self._write()
         if self._out or self._fd < 0:
@@ -228,7 +236,8 @@ class Channel:
         self._pump.loop.remove_writer(self._fd)
         if self._closing:
             self._half_close()
-        else:
+        elif self._paused:
+            self._paused = False
             self._pump.loop.add_reader(self._fd, self._readable)
 
     def _write(self) -> None:

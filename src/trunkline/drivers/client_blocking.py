@@ -1,15 +1,7 @@
 """The blocking driver: one client machine per configuration, turned in the threads of its callers.
 
-Leader and followers: of the threads that wait for something, one leads. It sleeps on the sockets, feeds the machine,
-and hands out results until its own is there; then it wakes a follower to lead on. A follower sleeps on a lock of its
-own, until its result is there or it must lead. With one thread there is nobody to wake and nothing to hand over.
-
-The helper: while nobody waits, the machine must go on (heartbeats, renewals, the handshakes of a post whose owner
-computes), so one thread watches, but stays out of the way of callers who come and go. It naps while they are active,
-watches the sockets itself once they have been quiet for GRACE, and sleeps for good while a leader waits. It
-ends when nothing is open.
-
-One lock guards everything. It is never held while waiting.
+What callers want and what they are given is booked here; which thread does the work is the affair of
+`trunkline.drivers.crew`, under whose lock everything happens.
 """
 
 import atexit
@@ -17,18 +9,16 @@ import logging
 import os
 import threading
 import weakref
-from _thread import LockType, allocate_lock
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from trunkline.drivers import interrupts
 from trunkline.drivers.clock import now as clock
-from trunkline.drivers.interrupts import Turn
-from trunkline.drivers.pollers import Ready
+from trunkline.drivers.crew import Crew, Waiter
 from trunkline.drivers.reactor import Outcome, Reactor
 from trunkline.drivers.sockets import Connection, Listeners
-from trunkline.errors import ClosedError, LocalError, MeetTimeout
+from trunkline.errors import ClosedError, MeetTimeout
 from trunkline.names import Address, Secret
 from trunkline.switchboard.config import ClientConfig
 from trunkline.switchboard.events import (
@@ -37,7 +27,6 @@ from trunkline.switchboard.events import (
     Answered,
     Asked,
     Cancelled,
-    ClientEvent,
     Delivered,
     Failed,
     Log,
@@ -49,30 +38,7 @@ from trunkline.switchboard.events import (
 from trunkline.wire.codec import encode_candidates
 from trunkline.wire.messages import AnyMessage
 
-GRACE: Final = 0.02
-"""Seconds without a caller after which the helper watches the sockets. Shorter, and it competes with callers who are
-about to come back; longer, and a client waits longer for a post whose owner computes."""
-
 _log: Final = logging.getLogger("trunkline")
-
-
-class Waiter:
-    """One thread that waits for one thing."""
-
-    __slots__ = ("conn", "done", "error", "gate", "value")
-
-    def __init__(self) -> None:
-        self.done = False
-        self.gate: LockType | None = None
-        self.conn: Connection | None = None
-        self.value: object = None
-        self.error: Exception | None = None
-
-    def wake(self) -> None:
-        """Let the thread look again, if it sleeps."""
-        gate, self.gate = self.gate, None
-        if gate is not None:
-            gate.release()
 
 
 class Offer:
@@ -113,24 +79,12 @@ class BlockingClient:
         _everyone.add(self)
 
     def _start_afresh(self) -> None:
-        self._turn = Turn()
-        self._reactor: Reactor | None = None
+        self._crew = Crew(lambda error: self._fail_all(error, keep=True))
         self._stream_at = self._datagram_at = b""
         self._meets: dict[bytes, Waiter] = {}
         self._offers: dict[bytes, Offer] = {}
         self._questions: dict[int, Waiter] = {}
         self._query = 0
-        self._leader: Waiter | None = None
-        self._leader_sleeps = False
-        self._followers: dict[Waiter, None] = {}
-        self._owed: list[ClientEvent] = []
-        self._wake_at = 0.0
-        self._turns = 0
-        self._helper: threading.Thread | None = None
-        self._nap = allocate_lock()
-        self._nap.acquire()
-        self._helper_sleeps = False
-        self._watching = False
 
     # ---- what callers ask for ----------------------------------------------------------------------------------
 
@@ -143,17 +97,17 @@ class BlockingClient:
         rid = os.urandom(16)
         waiter = Waiter()
         try:
-            with self._turn:
-                reactor = self._reactor or self._open()
+            with self._crew.turn:
+                self._open()
                 self._meets[rid] = waiter
                 at = self._datagram_at if datagram else self._stream_at
                 deadline = None if timeout is None else clock() + timeout
                 try:
-                    self._guard(reactor.step, MeetWanted(rid, me, you, at, deadline, datagram))
-                    self._wait(waiter, None)
+                    self._crew.feed(MeetWanted(rid, me, you, at, deadline, datagram))
+                    self._crew.wait(waiter, None)
                 except BaseException:
                     if self._meets.pop(rid, None) is not None:
-                        self._tell(Cancelled(rid))
+                        self._crew.tell(Cancelled(rid))
                     raise
         except BaseException:
             if waiter.conn is not None:
@@ -177,12 +131,12 @@ class BlockingClient:
         standing = offer.standing
         assert standing is not None, "it was just made"
         try:
-            with self._turn:
-                reactor = self._reactor or self._open()
+            with self._crew.turn:
+                self._open()
                 self._offers[rid] = offer
                 at = self._datagram_at if datagram else self._stream_at
-                self._guard(reactor.step, PostWanted(rid, name, at, datagram, unique, secret, backlog))
-                self._wait(standing, None)
+                self._crew.feed(PostWanted(rid, name, at, datagram, unique, secret, backlog))
+                self._crew.wait(standing, None)
         except BaseException:
             self.close_post(offer)
             raise
@@ -199,7 +153,7 @@ class BlockingClient:
         """
         waiter = Waiter()
         try:
-            with self._turn:
+            with self._crew.turn:
                 if offer.ready:
                     self._take(offer, waiter)
                 elif offer.error is not None:
@@ -207,7 +161,7 @@ class BlockingClient:
                 else:
                     offer.acceptors.append(waiter)
                     try:
-                        self._wait(waiter, None if timeout is None else clock() + timeout)
+                        self._crew.wait(waiter, None if timeout is None else clock() + timeout)
                     finally:
                         if not waiter.done:
                             offer.acceptors.remove(waiter)
@@ -226,18 +180,18 @@ class BlockingClient:
         if not offer.ready and offer.bell >= 0 and offer.error is None:
             os.eventfd_read(offer.bell)
         if not told and offer.error is None:
-            self._tell(Accepted(offer.rid))
+            self._crew.tell(Accepted(offer.rid))
 
     def _put_back(self, offer: Offer, conn: Connection) -> None:
         # Its owner was interrupted on the way out, and may accept again.
-        with self._turn:
+        with self._crew.turn:
             offer.ready.appendleft((conn, True))
             if offer.bell >= 0 and len(offer.ready) == 1:
                 os.eventfd_write(offer.bell, 1)
 
     def bell(self, offer: Offer) -> int:
         """Return the descriptor that is readable while `accept` would return at once."""
-        with self._turn:
+        with self._crew.turn:
             if offer.bell < 0:
                 if offer.error is not None:
                     raise offer.error
@@ -247,9 +201,9 @@ class BlockingClient:
 
     def close_post(self, offer: Offer) -> None:
         """Take the post back; connections that nobody accepted are closed."""
-        with self._turn:
+        with self._crew.turn:
             if self._offers.pop(offer.rid, None) is not None:
-                self._tell(Cancelled(offer.rid))
+                self._crew.tell(Cancelled(offer.rid))
             self._end_offer(offer, ClosedError(f"the post {offer.name!r} is closed"))
 
     def ask(self, question: Callable[[int], AnyMessage], timeout: float | None) -> AnyMessage:
@@ -260,15 +214,15 @@ class BlockingClient:
             TrunklineError: what else kept it from being answered.
         """
         waiter = Waiter()
-        with self._turn:
-            reactor = self._reactor or self._open()
+        with self._crew.turn:
+            self._open()
             self._query += 1
             query = self._query
             self._questions[query] = waiter
             try:
                 deadline = None if timeout is None else clock() + timeout
-                self._guard(reactor.step, Asked(question(query), deadline))
-                self._wait(waiter, None)
+                self._crew.feed(Asked(question(query), deadline))
+                self._crew.wait(waiter, None)
             finally:
                 self._questions.pop(query, None)
         if waiter.error is not None:
@@ -277,157 +231,21 @@ class BlockingClient:
 
     def announce(self, payload: bytes) -> None:
         """Broadcast a notice; nothing is said about who got it."""
-        with self._turn:
-            if self._reactor is None:
-                self._open()
-            self._tell(Announced(payload))
+        with self._crew.turn:
+            self._open()
+            self._crew.tell(Announced(payload))
 
     def close(self) -> None:
         """Withdraw everything, close everything, and let whoever waits know. A later call starts afresh."""
-        with self._turn:
-            reactor, self._reactor = self._reactor, None
-            if reactor is not None:
-                end = ClosedError("the switchboard was closed meanwhile")
-                try:
-                    reactor.say_goodbye()
-                finally:
-                    reactor.abandon()
-                    self._fail_all(end, keep=False)
-            helper = self._helper
-            self._wake_helper()
+        with self._crew.turn:
+            try:
+                helper = self._crew.dismiss()
+            finally:
+                self._fail_all(ClosedError("the switchboard was closed meanwhile"), keep=False)
         if helper is not None and helper is not threading.current_thread():
             helper.join()
 
-    # ---- leader and followers; the lock is held ----------------------------------------------------------------
-
-    def _wait(self, waiter: Waiter, deadline: float | None) -> None:
-        """Wait until ``waiter`` is done or ``deadline`` has come. Another thread may do what there is to do."""
-        try:
-            while not waiter.done:
-                if self._leader is None:
-                    self._lead(waiter, deadline)
-                    return
-                if deadline is not None and clock() >= deadline:
-                    return
-                self._follow(waiter, deadline)
-        finally:
-            if self._leader is None:
-                self._pass_on()
-
-    def _lead(self, waiter: Waiter, deadline: float | None) -> None:
-        self._leader = waiter
-        self._turns += 1
-        try:
-            while not waiter.done:
-                reactor = self._reactor
-                assert reactor is not None, "when it goes, every waiter is done"
-                if self._owed:
-                    self._guard(self._pay, reactor)
-                now = clock()
-                due = reactor.next_deadline()
-                if due is not None and due <= now:
-                    self._guard(reactor.tick, now)
-                    continue
-                if deadline is not None:
-                    if deadline <= now:
-                        return
-                    due = deadline if due is None else min(due, deadline)
-                self._wake_at = _NEVER if due is None else due
-                self._leader_sleeps = True
-                try:
-                    ready = self._sleep(reactor, reactor.pollers.wait, None if due is None else due - now)
-                finally:
-                    self._leader_sleeps = False
-                if ready:
-                    self._guard(reactor.handle, ready)
-        finally:
-            self._leader = None
-
-    def _sleep(self, reactor: Reactor, wait: Callable[[float | None], Ready], timeout: float | None) -> Ready | None:
-        """Wait without the lock. Return None if the reactor was closed meanwhile."""
-        turn = self._turn
-        reactor.pollers.enter()
-        try:
-            turn.open()
-            ready = wait(timeout)
-        finally:
-            turn.shut()
-            reactor.pollers.leave()
-        return ready if self._reactor is reactor else None
-
-    def _pay(self, reactor: Reactor) -> None:
-        reactor.events.extend(self._owed)
-        self._owed.clear()
-        reactor.run()
-
-    def _follow(self, waiter: Waiter, deadline: float | None) -> None:
-        gate = waiter.gate = allocate_lock()
-        gate.acquire()
-        self._followers[waiter] = None
-        if self._reactor is not None:
-            self._mind_deadline()
-        try:
-            self._turn.open()
-            gate.acquire(True, -1 if deadline is None else max(0.0, deadline - clock()))
-        finally:
-            self._turn.shut()
-            waiter.gate = None
-            self._followers.pop(waiter, None)
-
-    def _pass_on(self) -> None:
-        """With no leader: wake a follower, or see to it that the helper takes over."""
-        if self._followers:
-            # The one that came last: its stack is the warmest.
-            follower, _ = self._followers.popitem()
-            follower.wake()
-        elif self._helper is None:
-            if self._reactor is not None:
-                self._helper = threading.Thread(target=self._help, name="trunkline-helper", daemon=True)
-                try:
-                    self._helper.start()
-                except RuntimeError:  # the interpreter ends, and closes us soon
-                    self._helper = None
-        elif self._helper_sleeps:
-            self._wake_helper()
-
-    def _tell(self, event: ClientEvent) -> None:
-        """Feed an event that nobody waits for."""
-        reactor = self._reactor
-        if reactor is not None:
-            self._guard(reactor.step, event)
-            self._mind_deadline()
-            if self._leader is None:
-                self._pass_on()
-
-    def _mind_deadline(self) -> None:
-        """Wake whoever sleeps on the sockets if something is due before it wakes by itself."""
-        reactor = self._reactor
-        if reactor is not None and (self._leader is not None or self._watching):
-            due = reactor.next_deadline()
-            if due is not None and due < self._wake_at:
-                self._wake_at = due
-                reactor.pollers.ring()
-
-    def _guard(self, action: Callable[..., None], argument: object) -> None:
-        """Run a step of the machine. Whatever escapes from it leaves it in no state to go on from.
-
-        That is a fault of ours, or what the program's own signal handler raised. The links are cut, which takes this
-        process's requests off every server's table, and the next call starts afresh.
-        """
-        try:
-            action(argument)
-        except LocalError:
-            raise  # the caller's mistake: nothing has changed
-        except BaseException as error:
-            reactor, self._reactor = self._reactor, None
-            if reactor is not None:
-                reactor.abandon()
-            end = ClosedError(f"the switchboard was cut off in the middle of its work by {error!r}")
-            end.__cause__ = error
-            self._fail_all(end, keep=True)
-            raise
-
-    # ---- results; called by the reactor, under the lock -------------------------------------------------------------
+    # ---- results; called by the reactor, under the lock -----------------------------------------------------------
 
     def _outcome(self, effect: Outcome, conn: Connection | None) -> None:
         match effect:
@@ -441,7 +259,7 @@ class BlockingClient:
                 if offer is not None:
                     offer.generation = effect.generation
                     if offer.standing is not None:
-                        self._finish(offer.standing)
+                        self._crew.finish(offer.standing)
                         offer.standing = None
             case Answered():
                 waiter = self._questions.pop(effect.query, None)
@@ -450,7 +268,7 @@ class BlockingClient:
                         waiter.error = effect.answer
                     else:
                         waiter.value = effect.answer
-                    self._finish(waiter)
+                    self._crew.finish(waiter)
             case Remember():
                 self._remember(effect.servers)
             case Log():
@@ -462,7 +280,7 @@ class BlockingClient:
         waiter = self._meets.pop(rid, None)
         if waiter is not None:
             waiter.conn = conn
-            self._finish(waiter)
+            self._crew.finish(waiter)
             return
         offer = self._offers.get(rid)
         if offer is None:
@@ -470,10 +288,8 @@ class BlockingClient:
         elif offer.acceptors:
             waiter = offer.acceptors.popleft()
             waiter.conn = conn
-            self._finish(waiter)
-            assert self._reactor is not None, "it has just delivered"
-            # Its owner is about to return to a client that waits: the books can be kept by whoever waits next.
-            (self._owed if waiter is self._leader else self._reactor.events).append(Accepted(rid))
+            self._crew.finish(waiter)
+            self._crew.report(Accepted(rid), waiter)
         else:
             offer.ready.append((conn, False))
             if offer.bell >= 0 and len(offer.ready) == 1:
@@ -483,7 +299,7 @@ class BlockingClient:
         waiter = self._meets.pop(rid, None)
         if waiter is not None:
             waiter.error = error
-            self._finish(waiter)
+            self._crew.finish(waiter)
         offer = self._offers.pop(rid, None)
         if offer is not None:
             self._end_offer(offer, error, keep=True)
@@ -492,12 +308,12 @@ class BlockingClient:
         if offer.error is None:
             offer.error = error
         if offer.standing is not None:
-            self._finish(offer.standing)
+            self._crew.finish(offer.standing)
             offer.standing = None
         while offer.acceptors:
             waiter = offer.acceptors.popleft()
             waiter.error = error
-            self._finish(waiter)
+            self._crew.finish(waiter)
         if keep:
             if offer.bell >= 0 and not offer.ready:
                 os.eventfd_write(offer.bell, 1)  # so that whoever selects on it comes and hears of the end
@@ -512,89 +328,33 @@ class BlockingClient:
         for waiter in [*self._meets.values(), *self._questions.values()]:
             if not waiter.done:
                 waiter.error = error
-                self._finish(waiter)
+                self._crew.finish(waiter)
         self._meets.clear()
         self._questions.clear()
-        self._owed.clear()
         for offer in list(self._offers.values()):
             self._end_offer(offer, error, keep=keep)
         self._offers.clear()
 
-    def _finish(self, waiter: Waiter) -> None:
-        waiter.done = True
-        waiter.wake()
-        if waiter is self._leader and self._leader_sleeps and self._reactor is not None:
-            self._reactor.pollers.ring()  # another thread has done this
-
     # ---- the machine's life --------------------------------------------------------------------------------------
 
-    def _open(self) -> Reactor:
+    def _open(self) -> None:
+        if self._crew.reactor is not None:
+            return
         config, addresses = self._configure()
         listeners = Listeners.open()
         self._stream_at = encode_candidates(listeners.candidates(addresses=addresses))
         self._datagram_at = encode_candidates(listeners.candidates(datagram=True, addresses=addresses))
-        self._reactor = Reactor(config, listeners, self._outcome)
-        return self._reactor
-
-    # ---- the helper ------------------------------------------------------------------------------------------------
-
-    def _help(self) -> None:
-        seen = -1
-        while True:
-            with self._turn:
-                reactor = self._reactor
-                if reactor is None or not reactor.busy:
-                    self._helper = None
-                    return
-                active, seen = self._turns != seen, self._turns
-                nap: float | None = GRACE
-                if not active and self._leader is None:
-                    self._watch(reactor)
-                    continue
-                if not active:
-                    nap = None
-                    self._helper_sleeps = True
-            self._nap.acquire(True, -1 if nap is None else nap)
-
-    def _watch(self, reactor: Reactor) -> None:
-        if self._owed:
-            self._guard(self._pay, reactor)
-        now = clock()
-        due = reactor.next_deadline()
-        if due is None or due > now:
-            self._watching = True
-            self._wake_at = _NEVER if due is None else due
-            reactor.pollers.keep_all()
-            try:
-                ready = self._sleep(reactor, reactor.pollers.wait_aside, None if due is None else due - now)
-            finally:
-                self._watching = False
-            if self._leader is not None:
-                return  # the sockets are its affair
-            if ready:
-                self._guard(reactor.handle, ready)
-        elif due is not None:
-            self._guard(reactor.tick, now)
-
-    def _wake_helper(self) -> None:
-        self._turns += 1  # the caller may be back at once: nap first
-        self._helper_sleeps = False
-        if self._nap.locked():
-            self._nap.release()
+        self._crew.reactor = Reactor(config, listeners, self._outcome)
 
     def forked(self) -> None:
-        """Forget everything, in the child of a fork: the sockets are the parent's, and its threads are not here."""
-        reactor = self._reactor
-        offers = list(self._offers.values())
+        """Forget everything, in the child of a fork."""
+        crew, offers = self._crew, list(self._offers.values())
         self._start_afresh()
-        if reactor is not None:
-            reactor.pollers.forked()
-            reactor.abandon()
+        crew.forked()
         for offer in offers:
             self._end_offer(offer, ClosedError(f"the post {offer.name!r} is the parent process's"))
 
 
-_NEVER: Final = float("inf")
 _everyone: Final[weakref.WeakSet[BlockingClient]] = weakref.WeakSet()
 
 

@@ -23,6 +23,10 @@ BACKLOG: Final = 1024
 DIAL_TIMEOUT: Final = 5.0
 """Seconds within which a local service has to take a connection."""
 
+FIRST_PAUSE: Final = 0.001
+LAST_PAUSE: Final = 0.05
+"""Seconds between attempts at a Unix socket whose queue is full: the first, and the longest."""
+
 
 class Endpoint(msgspec.Struct, frozen=True):
     """A TCP address or the path of a Unix socket; one of the two is set."""
@@ -57,21 +61,34 @@ async def dial(endpoint: Endpoint) -> socket.socket:
     Raises:
         ServiceUnreachable: nobody answers there.
     """
-    loop = asyncio.get_running_loop()
     try:
         if endpoint.address is not None:
-            return await connect(loop, endpoint.address, DIAL_TIMEOUT)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            async with asyncio.timeout(DIAL_TIMEOUT):
-                await loop.sock_connect(sock, endpoint.path)
-        except BaseException:
-            sock.close()
-            raise
+            return await connect(asyncio.get_running_loop(), endpoint.address, DIAL_TIMEOUT)
+        return await _connect_unix(endpoint.path)
     except OSError as error:
         raise ServiceUnreachable(f"the service at {endpoint} does not answer: {reason(error)}") from error
-    return sock
+
+
+async def _connect_unix(path: str) -> socket.socket:
+    # Not the loop's sock_connect: of a Unix socket whose queue is full the kernel says EAGAIN, which means "again"
+    # here, and not "under way" as asyncio takes it.
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        pause, ends = FIRST_PAUSE, asyncio.get_running_loop().time() + DIAL_TIMEOUT
+        while True:
+            try:
+                sock.connect(path)
+            except BlockingIOError:
+                if asyncio.get_running_loop().time() >= ends:
+                    raise OSError(errno.ETIMEDOUT, f"too busy to accept within {DIAL_TIMEOUT:g} s") from None
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LAST_PAUSE)
+            else:
+                return sock
+    except BaseException:
+        sock.close()
+        raise
 
 
 class Listening:

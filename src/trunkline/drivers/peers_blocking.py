@@ -1,10 +1,11 @@
 """The blocking driver's connections to peers, until they are somebody's: accepted or dialled, read as far as the
 machine wants and not a byte further, written, handed over.
 
-Nothing here waits, and nothing but `Peers.accept` calls the machine: what happened is appended to ``events``.
+Nothing here waits, and nothing but accepting calls the machine: what happened is appended to ``events``.
 """
 
 import errno
+import functools
 import os
 import socket
 from collections import deque
@@ -88,13 +89,14 @@ class Peers:
         self._bytes_wanted = bytes_wanted
         self._dial_timeout = dial_timeout
         self._peers: dict[int, _Peer] = {}
-        self._dialling: dict[int, _Peer] = {}
+        self.timed: set[int | None] = set()
+        """What has a deadline: connections that are being made, and None for the pause in accepting."""
         self.touched: dict[int, _Peer] = {}
         """Those that `settle` has to look at."""
         self._last = 0
         self._accept_again: float | None = None
         for sock in listeners.sockets:
-            pollers.add(sock.fileno(), IN, lambda _, sock=sock: self.accept(sock))  # type: ignore[misc]
+            pollers.add(sock.fileno(), IN, functools.partial(self._accept, sock, int(sock.family)))
 
     def __len__(self) -> int:
         return len(self._peers)
@@ -120,7 +122,7 @@ class Peers:
                 self._lose(peer, "its backlog is full")
                 return
             peer.deadline = clock() + self._dial_timeout
-            self._dialling[conn] = peer
+            self.timed.add(conn)
             self._look(peer, OUT)
         except OSError as error:
             self._lose(peer, reason(error))
@@ -187,38 +189,33 @@ class Peers:
 
     # ---- time --------------------------------------------------------------------------------------------------
 
-    @property
-    def timed(self) -> bool:
-        """Whether there is a deadline."""
-        return bool(self._dialling) or self._accept_again is not None
-
     def next_deadline(self) -> float | None:
         """Return when `handle_timer` is due."""
-        due = [peer.deadline for peer in self._dialling.values() if peer.deadline is not None]
-        if self._accept_again is not None:
-            due.append(self._accept_again)
-        return min(due, default=None)
+        due = [self._accept_again if conn is None else self._peers[conn].deadline for conn in self.timed]
+        return min((when for when in due if when is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
         """End the attempts that took too long, accept again after a pause."""
-        for peer in [*self._dialling.values()]:
+        for peer in [self._peers[conn] for conn in self.timed if conn is not None]:
             if peer.deadline is not None and peer.deadline <= now:
                 self._lose(peer, f"no answer within {self._dial_timeout:g} s")
         if self._accept_again is not None and self._accept_again <= now:
             self._accept_again = None
+            self.timed.discard(None)
             for sock in self._listeners.sockets:
                 self._pollers.change(sock.fileno(), IN)
 
     # ---- what happens on the sockets ----------------------------------------------------------------------------
 
-    def accept(self, listener: socket.socket) -> None:
-        """Take one connection; if more wait, the pollers say so again."""
+    def _accept(self, listener: socket.socket, family: int, _: int) -> None:
+        # One at a time: if more wait, the pollers say so again.
         try:
-            sock = accept(listener)
+            sock = accept(listener, family)
         except OSError as error:
             if error.errno in _OUT_OF_ROOM:
                 # The listener stays readable: without a pause the leader would spin.
                 self._accept_again = clock() + ACCEPT_PAUSE
+                self.timed.add(None)
                 for paused in self._listeners.sockets:
                     self._pollers.change(paused.fileno(), 0)
             return
@@ -250,7 +247,7 @@ class Peers:
         if peer.deadline is None:
             self._read(peer, mask)
         elif mask & (OUT | BROKEN):  # else meant for an earlier socket with this descriptor
-            del self._dialling[peer.conn]
+            self.timed.discard(peer.conn)
             error = peer.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if error:
                 self._lose(peer, os.strerror(error))
@@ -299,7 +296,7 @@ class Peers:
 
     def _forget(self, peer: _Peer) -> None:
         del self._peers[peer.conn]
-        self._dialling.pop(peer.conn, None)
+        self.timed.discard(peer.conn)
         if peer.mask:
             self._pollers.remove(peer.sock.fileno())
 

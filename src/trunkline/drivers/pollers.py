@@ -89,7 +89,7 @@ class Pollers:
     def wait(self, timeout: float | None) -> Ready:
         """Return what is ready, after ``timeout`` seconds at the latest; without the lock, one thread at a time.
 
-        It polls for a moment before it sleeps, when `trunkline.drivers.spin` says that this pays.
+        If there is a spin, it polls for a moment before it sleeps, when `trunkline.drivers.spin` says that this pays.
         """
         policy = self._policy
         if not policy.spin:

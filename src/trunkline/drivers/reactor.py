@@ -64,7 +64,8 @@ class Reactor:
         self._machine = Client(config, seed=os.urandom(32), now=clock())
         self.events: deque[ClientEvent] = deque()
         """What the machine is fed with next; `run` does it."""
-        self.pollers = Pollers(spin_setting(os.environ.get(SPIN_VARIABLE)))
+        # Off unless asked for: a meeting has three processes awake, and on two cores the one that polls is in the way.
+        self.pollers = Pollers(spin_setting(os.environ.get(SPIN_VARIABLE, "0")))
         self._uplinks = Uplinks(self.pollers, self.events, config.dial_timeout)
         self._peers = Peers(
             self.pollers, listeners, self.events, self.run, self._machine.bytes_wanted, config.dial_timeout
@@ -128,7 +129,7 @@ class Reactor:
     def next_deadline(self) -> float | None:
         """Return when `tick` is due."""
         due = self._machine.next_deadline()
-        if self._uplinks.timed or self._peers.timed:
+        if self._uplinks.dialling or self._peers.timed:
             for other in (self._uplinks.next_deadline(), self._peers.next_deadline()):
                 if other is not None and (due is None or other < due):
                     due = other

@@ -184,15 +184,15 @@ def dialling_socket(candidate: Candidate) -> tuple[Connection, SocketAddress]:
     return sock, address
 
 
-def accept(listener: socket.socket) -> Connection:
-    """Return the next connection of ``listener``; it blocks.
+def accept(listener: socket.socket, family: int) -> Connection:
+    """Return the next connection of ``listener``, which is of ``family``; it blocks.
 
     Raises:
         OSError: there is none, or no descriptor is left.
     """
     # What socket.accept does, but for the class of the result: to adopt it would cost as much again.
     fd, _ = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - see above
-    return Connection(listener.family, socket.SOCK_STREAM, listener.proto, fd)
+    return Connection(family, socket.SOCK_STREAM, listener.proto, fd)
 
 
 def be_prompt(sock: socket.socket) -> None:

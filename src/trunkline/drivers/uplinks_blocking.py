@@ -52,7 +52,8 @@ class Uplinks:
         self._events = events
         self._dial_timeout = dial_timeout
         self._links: dict[int, _Uplink] = {}
-        self._dialling: dict[int, _Uplink] = {}
+        self.dialling: dict[int, _Uplink] = {}
+        """Those that are being connected: they alone have deadlines."""
         self.unsent: list[_Uplink] = []
         """Those that `flush` has to look at."""
         self.resolved: deque[tuple[_Uplink, _Addresses, str]] = deque()
@@ -67,7 +68,7 @@ class Uplinks:
         """Connect to a server; Opened or Lost follows."""
         host, port = effect.address.host, effect.address.port
         link = _Uplink(effect.conn, str(effect.address), clock() + self._dial_timeout)
-        self._links[link.conn] = self._dialling[link.conn] = link
+        self._links[link.conn] = self.dialling[link.conn] = link
         try:
             addresses = _resolve(host, port, socket.AI_NUMERICHOST)
         except OSError:
@@ -121,18 +122,13 @@ class Uplinks:
 
     # ---- time --------------------------------------------------------------------------------------------------
 
-    @property
-    def timed(self) -> bool:
-        """Whether there is a deadline."""
-        return bool(self._dialling)
-
     def next_deadline(self) -> float | None:
         """Return when `give_up` is due."""
-        return min((link.deadline for link in self._dialling.values() if link.deadline is not None), default=None)
+        return min((link.deadline for link in self.dialling.values() if link.deadline is not None), default=None)
 
     def give_up(self, now: float) -> None:
         """End the attempts that took too long."""
-        for link in [*self._dialling.values()]:
+        for link in [*self.dialling.values()]:
             if link.deadline is not None and link.deadline <= now:
                 self._lose(link, f"no answer within {self._dial_timeout:g} s")
 
@@ -179,7 +175,7 @@ class Uplinks:
 
     def _opened(self, link: _Uplink) -> None:
         assert link.sock is not None, "it has just been connected"
-        del self._dialling[link.conn]
+        del self.dialling[link.conn]
         link.deadline = None
         if link.mask:
             self._pollers.change(link.sock.fileno(), IN)
@@ -237,7 +233,7 @@ class Uplinks:
 
     def _drop(self, link: _Uplink) -> None:
         self._links.pop(link.conn, None)
-        self._dialling.pop(link.conn, None)
+        self.dialling.pop(link.conn, None)
         self._shut(link)
 
     def _shut(self, link: _Uplink) -> None:

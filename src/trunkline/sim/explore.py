@@ -50,7 +50,7 @@ Path = tuple[Any, ...] | None
 FORMING = 3.0
 """Seconds that servers have for finding each other before the clients of a formed world start."""
 
-CLEANING = 30.0
+CLEANING = 6.0
 """Seconds after the end of the clients within which every table must be empty (S4)."""
 
 

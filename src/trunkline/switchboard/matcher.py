@@ -201,6 +201,7 @@ class Matcher:
         """Remove all that the lost server owned; what we had proposed to it is free again."""
         for entry in list(self.table.foreign.get(mate, _NOTHING).values()):
             self.table.remove(entry)
+        self._sent_to = [post for post in self._sent_to if post.owner != mate]
         for entry in self.table.own.values():
             if mate in entry.busy:
                 entry.busy = tuple(other for other in entry.busy if other != mate)

@@ -88,14 +88,14 @@ class Mesh:
     def tick(self, now: float) -> None:
         """Dial whoever is due, and forget whom nobody has seen for long."""
         for address, target in list(self.targets.items()):
-            if now - target.since >= FORGET and not target.conn and self._may_forget(address):
+            if now >= target.since + FORGET and not target.conn and self._may_forget(address):
                 self._forget(address)
             elif not target.conn and target.due <= now:
                 self._next_conn += 1
                 target.conn = self._next_conn
                 self._dialled[target.conn] = address
                 self.out.append(Dial(target.conn, target.address))
-        for server in [server for server, since in self._undialled() if now - since >= FORGET]:
+        for server in [server for server, since in self._undialled() if now >= since + FORGET]:
             self._drop_member(server)
             self.out.append(Log("server forgotten", server))
 
