@@ -54,6 +54,20 @@ def test_waiting_for_a_line_ends_at_its_deadline() -> None:
         process.wait_for_line("wanted", deadline=0.0)
 
 
+def test_a_condition_is_asked_of_all_that_was_written() -> None:
+    with python("import sys, time; print('one'); print('two', file=sys.stderr); time.sleep(60)") as process:
+        process.wait_until(lambda said: "one" in said and "two" in said)
+        process.wait_until(lambda said: said.count("o") == 2)
+        with pytest.raises(TimeoutError, match="did not come to what was waited for"):
+            process.wait_until(lambda said: "three" in said, deadline=0.0)
+        assert process.wait_for_line("one"), "lines are not gone past"
+
+
+def test_a_condition_that_never_comes_ends_with_the_output() -> None:
+    with python("print('one')") as process, pytest.raises(AssertionError, match="ended before what was waited for"):
+        process.wait_until(lambda said: "two" in said)
+
+
 def test_a_crash_is_seen_as_one() -> None:
     with python("print('up'); import time; time.sleep(1000)") as process:
         process.wait_for_line("up")
