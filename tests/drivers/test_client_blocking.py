@@ -258,7 +258,9 @@ def test_a_client_gets_its_connection_while_the_owner_of_the_post_computes(serve
     offer = post(host, "service")
     conn = guest.meet("guest", "service", SOON)  # this thread is the owner as well, and accepts nothing
     conn.sendall(b"in advance")
-    until(lambda: len(offer.ready) == 1)  # the guest returned on its own Commit, which the helper thread has yet to read
+    until(
+        lambda: len(offer.ready) == 1
+    )  # the guest returned on its own Commit, which the helper thread has yet to read
     with host.accept(offer, 0) as served:
         assert served.recv(100) == b"in advance"
     conn.close()
