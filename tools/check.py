@@ -1,7 +1,7 @@
 """What `make test` and CI run: lint, types and layers; other Pythons; then all tests, with their coverage.
 
 The whole suite runs on this Python, with branch coverage, which is reported for a person to read and is no
-gate. The quick part of it (all but e2e) runs on the other Pythons that are installed. The suite comes last,
+gate. The quick part of it (neither e2e nor slow) runs on the other Pythons that are installed. The suite comes last,
 so that pytest's own count of tests, printed once, is near the end of what is read.
 """
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PURE = ("wire", "switchboard", "meeting", "transfer", "names", "errors")
 PYTHONS = ("3.11", "3.12", "3.13")
 PYTEST = ("-m", "pytest", "-n", "auto", "--dist", "worksteal")
-QUICK = ("-m", "not e2e")
+QUICK = ("-m", "not e2e and not slow")
 
 
 def main() -> int:

@@ -216,8 +216,8 @@ def test_a_client_that_never_reads_is_dropped() -> None:
     run(main)
 
 
-def test_a_hundred_thousand_requests_on_one_connection() -> None:
-    number, cap = 100_000, 8
+def test_very_many_requests_on_one_connection() -> None:
+    number, cap = 20_000, 8
 
     async def main() -> None:
         async with server(max_requests=cap, heartbeat=60.0) as s:  # the other client is silent for long
@@ -237,7 +237,7 @@ def test_a_hundred_thousand_requests_on_one_connection() -> None:
                     assert answer.limit == cap
                     assert "too many requests" in answer.text
                     refused += 1
-                    if refused % 20_000 == 0:
+                    if refused % 4000 == 0:
                         other.send(AskStatus(refused))
                         status = await other.receive()
                         assert isinstance(status, ServerStatus)

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from fuzz.run import CRASHES, NAMES, fuzz
 
+pytestmark = pytest.mark.slow
+
+
 HAS_ATHERIS = importlib.util.find_spec("atheris") is not None
 RUNS = 200
 

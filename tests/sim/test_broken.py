@@ -6,6 +6,8 @@ from trunkline.sim.broken import BROKEN
 from trunkline.sim.explore import explore
 from trunkline.sim.replay import replay
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_it_is_caught(name: str) -> None:

@@ -8,6 +8,8 @@ import pytest
 from trunkline.sim.explore import explore, explore_many
 from trunkline.sim.report import Report
 
+pytestmark = pytest.mark.slow
+
 
 def check(report: Report, *, exhausted: bool = True) -> None:
     assert report.ok, f"{report}\n{report.recording}"

@@ -5,6 +5,8 @@ import pytest
 from trunkline.sim.plan import LARGE, SMALL
 from trunkline.sim.randomworld import run_random
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("first", range(0, 100, 20))
 def test_small_worlds(first: int) -> None:

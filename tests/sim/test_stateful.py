@@ -1,5 +1,6 @@
 """Anything in any order, chosen by Hypothesis, in one world; the same invariants as everywhere."""
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -10,6 +11,9 @@ from trunkline.sim.explore import at_rest, clean, start
 from trunkline.sim.invariants import check_returns, unmet
 from trunkline.sim.world import World, settle
 from trunkline.sim.worlds import ClientSpec, Spec, Want
+
+pytestmark = pytest.mark.slow
+
 
 SPEC = Spec(
     name="stateful",
