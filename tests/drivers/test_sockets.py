@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from trunkline.drivers import sockets
-from trunkline.drivers.sockets import Connection, Listeners, bind_udp, connect_udp, dialling_socket
+from trunkline.drivers.sockets import Connection, Listeners, accept, be_prompt, bind_udp, connect_udp, dialling_socket
 from trunkline.errors import InvalidAddress
 from trunkline.names import Candidate, Peer
 
@@ -181,3 +181,22 @@ def test_no_udp_descriptor_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with Odd(socket.AF_INET) as stream, pytest.raises(OSError):
         bind_udp(stream)
+
+
+def test_both_sides_find_out_that_the_other_host_is_gone() -> None:
+    listeners = Listeners.open()
+    try:
+        listener = next(sock for sock in listeners.sockets if sock.family == socket.AF_INET)
+        dialled, _ = dialling_socket(Candidate("tcp4", "127.0.0.1", listener.getsockname()[1]))
+        with dialled:
+            dialled.setblocking(True)
+            be_prompt(dialled)
+            dialled.connect(("127.0.0.1", listener.getsockname()[1]))
+            listener.setblocking(True)
+            with accept(listener, socket.AF_INET) as accepted:
+                for sock in (dialled, accepted):
+                    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
+                    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    finally:
+        listeners.close()

@@ -29,7 +29,7 @@ SocketAddress = tuple[str, int] | str
 class Connection(socket.socket):
     """A connected socket that knows who is at the other end.
 
-    A real `socket.socket` with one attribute more. Nagle's algorithm is off (TCP_NODELAY).
+    A real `socket.socket` with one attribute more. Nagle's algorithm is off (TCP_NODELAY), keepalive is on.
     """
 
     __slots__ = ("peer",)
@@ -126,7 +126,7 @@ def _listener(family: int, host: str, port: int) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it on Linux
+        be_prompt(sock)  # accepted sockets inherit it on Linux
         sock.bind((host, port))
         sock.listen(BACKLOG)
         sock.setblocking(False)
@@ -195,10 +195,27 @@ def accept(listener: socket.socket, family: int) -> Connection:
     return Connection(family, socket.SOCK_STREAM, listener.proto, fd)
 
 
+KEEPALIVE: Final = (
+    ("TCP_KEEPIDLE", 15),
+    ("TCP_KEEPINTVL", 5),
+    ("TCP_KEEPCNT", 3),
+)
+"""The kernel asks after a silent peer after 15 s, then every 5 s; who misses three questions is gone."""
+
+
 def be_prompt(sock: socket.socket) -> None:
-    """Send small writes at once: what follows the commit must not wait for its acknowledgement."""
+    """Send small writes at once, and find out in half a minute that the peer's host is gone.
+
+    What follows the commit must not wait for its acknowledgement. And a passive side that has said Ready may set no
+    timer of its own (S1): without the kernel's questions it would wait for ever for a host that lost its power.
+    """
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE:
+            option = getattr(socket, name, None)  # not every system has them
+            if option is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def hang_up(sock: socket.socket) -> None:
