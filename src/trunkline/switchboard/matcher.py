@@ -121,6 +121,13 @@ class Matcher:
         """Take a meet in and match it if it can be. Returns the entry if it now waits; None if it is over already."""
         if not self._is_news(message.rid, message.n, now):
             return None
+        table = self.table
+        if not table.is_wanted(message.you, message.me, message.datagram):
+            post = table.choose(message.you, message.datagram)
+            if post is not None and not post.owner:
+                # What most meets come to: a post that is here. They are never on the table.
+                self._give(conn, message, post, now)
+                return None
         entry = Entry(
             message.rid,
             message.n,
@@ -426,23 +433,35 @@ class Matcher:
             if not entry.owner and entry.state is State.WAITING and self._seek(entry, now):
                 left -= 1
 
+    def _give(self, conn: int, client: Meet, post: PostEntry, now: float) -> None:
+        """Match a client with a post of ours."""
+        post.matched += 1
+        self._tell_both(conn, client, post, post.generation if post.unique else 0)
+        if self.table.foreign:
+            self._consumed(client.rid, client.n, now)
+
+    def _tell_both(self, conn: int, active: Meet | Entry, passive: Entry, generation: int) -> None:
+        match, token = self._draw_match()
+        # The active side first: it has the longer way to go, and on a full machine whom we wake takes our core.
+        self.out += (
+            Send(
+                conn,
+                Matched(active.rid, active.n, match, token, True, passive.me, passive.candidates, generation),
+            ),
+            Send(
+                passive.conn,
+                Matched(passive.rid, passive.n, match, token, False, active.me, active.candidates),
+            ),
+        )
+        self.matches += 1
+
     def _commit(self, newcomer: Entry, waiting: Entry, now: float) -> None:
         """Match two entries of ours. The one that waited is passive: it has been listening for longer."""
-        match, token = self._draw_match()
         generation = 0
         if isinstance(waiting, PostEntry):
             waiting.matched += 1
             generation = waiting.generation if waiting.unique else 0
-        # The active side first: it has the longer way to go, and on a full machine whom we wake takes our core.
-        self._send(
-            newcomer.conn,
-            Matched(newcomer.rid, newcomer.n, match, token, True, waiting.me, waiting.candidates, generation),
-        )
-        self._send(
-            waiting.conn,
-            Matched(waiting.rid, waiting.n, match, token, False, newcomer.me, newcomer.candidates),
-        )
-        self.matches += 1
+        self._tell_both(newcomer.conn, newcomer, waiting, generation)
         removals = []
         for entry, other in ((newcomer, waiting), (waiting, newcomer)):
             if isinstance(entry, PostEntry):

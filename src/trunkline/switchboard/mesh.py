@@ -101,6 +101,8 @@ class Mesh:
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do."""
+        if not self.targets and not self.missing:
+            return None  # as nearly always, and it is asked after each step
         due = [target.due for target in self.targets.values() if not target.conn]
         due += [since + FORGET for _, since in self._undialled()]
         return min(due, default=None)

@@ -261,9 +261,9 @@ class Table:
         """Return the meets that match the meet ``entry``, in order of arrival. The list is the index itself."""
         return self._pairs.get((entry.you, entry.me, entry.datagram), _EMPTY)
 
-    def rivals(self, entry: Entry) -> list[Entry]:
-        """Return the meets with the same pair of names as ``entry``, itself among them."""
-        return self._pairs.get((entry.me, entry.you, entry.datagram), _EMPTY)
+    def is_wanted(self, me: str, you: str, datagram: bool) -> bool:
+        """Whether there is a meet(me, you), whoever owns it and whatever becomes of it."""
+        return (me, you, datagram) in self._pairs
 
     def seekers(self, name: str, datagram: bool) -> list[Entry]:
         """Return the meets that want ``name``, in order of arrival."""
