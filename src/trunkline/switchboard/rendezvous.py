@@ -8,6 +8,7 @@ A rendezvous ends once: with a connection (`Ended.conn`), or with the reason why
 the client's affair.
 """
 
+from functools import lru_cache
 from typing import Any, Final
 
 from trunkline.errors import MalformedMessage
@@ -132,10 +133,9 @@ class Peers:
             return self._await(rendezvous, now)
         config = self._ctx.config
         try:
-            found = decode_candidates(rendezvous.told.candidates)
+            queue = _worth_dialling(rendezvous.told.candidates, config.place)
         except MalformedMessage as error:
             return Ended(rendezvous, 0, f"the peer sent a {error}")
-        queue = order(found, config.place)
         if not queue:
             return Ended(rendezvous, 0, "the peer has no address that can be dialled from here")
         rendezvous.dialling = Dialling(queue, now, stagger=config.probe_stagger, timeout=config.dial_timeout)
@@ -356,6 +356,12 @@ class Peers:
             self.strangers[conn] = (shake, shown)
         self.links = {conn: each for each in rendezvous for conn in each.links}
         self.tokens = {each.told.token: each for each in rendezvous if not each.told.active}
+
+
+@lru_cache(maxsize=64)
+def _worth_dialling(candidates: bytes, place: bytes) -> tuple[Candidate, ...]:
+    # Kept: whoever is met once is often met again, and is where it was.
+    return order(decode_candidates(candidates), place)
 
 
 def describe(errors: list[tuple[Candidate, str]]) -> str:
