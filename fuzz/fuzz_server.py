@@ -229,7 +229,7 @@ class World:
         assert not server._mesh.links
         assert not server._mesh.members, server._mesh.members
         assert set(server._mesh.targets) <= {str(address) for address in CONFIG.join}, set(server._mesh.targets)
-        assert not server._matcher.floors
+        assert not len(server._matcher.generations)
         assert not server._matcher.proposals
         assert not server._matcher._sent_to
 

@@ -22,7 +22,7 @@ import msgspec
 
 from trunkline.drivers.addresses import place
 from trunkline.drivers.client_aio import AsyncClient
-from trunkline.drivers.home import Home
+from trunkline.drivers.home import Home, given_servers
 from trunkline.drivers.sockets import Connection, hang_up
 from trunkline.drivers.streams_aio import streams, streams_at_once
 from trunkline.errors import ClosedError, ConfigError, MeetTimeout
@@ -289,7 +289,7 @@ class Switchboard:
         advertise: Iterable[str] | None = None,
         timings: ClientConfig | None = None,
     ) -> None:
-        self._servers = _addresses(servers)
+        self._servers = given_servers(servers)
         self._home_path = home
         self._advertise = None if advertise is None else tuple(advertise)
         self._timings = timings or ClientConfig()
@@ -502,15 +502,6 @@ class Switchboard:
 async def _streams(conn: Connection) -> Streams:
     reader, writer = streams_at_once(conn) or await streams(conn)
     return reader, writer, conn.peer
-
-
-def _addresses(servers: Iterable[str | Address] | str | Address | None) -> tuple[Address, ...] | None:
-    if servers is None:
-        return None
-    given = [servers] if isinstance(servers, str | Address) else list(servers)
-    if not given:
-        raise ConfigError("the list of servers is empty; leave it out to use the settings")
-    return tuple(Address.parse(server) if isinstance(server, str) else server for server in given)
 
 
 default: Final = Switchboard()

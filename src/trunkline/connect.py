@@ -15,9 +15,8 @@ import msgspec
 
 from trunkline.drivers.addresses import place
 from trunkline.drivers.client_blocking import BlockingClient, Offer
-from trunkline.drivers.home import Home
+from trunkline.drivers.home import Home, given_servers
 from trunkline.drivers.sockets import Connection
-from trunkline.errors import ConfigError
 from trunkline.names import Address, Secret, check_name, check_pair
 from trunkline.switchboard.config import ClientConfig
 from trunkline.wire.limits import MAX_BACKLOG, MAX_NOTICE, MAX_SECRET
@@ -127,7 +126,7 @@ class Switchboard:
         advertise: Iterable[str] | None = None,
         timings: ClientConfig | None = None,
     ) -> None:
-        self._servers = _addresses(servers)
+        self._servers = given_servers(servers)
         self._home_path = home
         self._home: Home | None = None
         self._advertise = None if advertise is None else tuple(advertise)
@@ -265,15 +264,6 @@ class Switchboard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _addresses(servers: Iterable[str | Address] | str | Address | None) -> tuple[Address, ...] | None:
-    if servers is None:
-        return None
-    given = [servers] if isinstance(servers, str | Address) else list(servers)
-    if not given:
-        raise ConfigError("the list of servers is empty; leave it out to use the settings")
-    return tuple(Address.parse(server) if isinstance(server, str) else server for server in given)
 
 
 default: Final = Switchboard()

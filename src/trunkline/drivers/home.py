@@ -146,3 +146,18 @@ class Home:
     def _warn(self, text: str, *about: object) -> None:
         _log.log(logging.DEBUG if self._warned else logging.WARNING, text, *about)
         self._warned = True
+
+
+def given_servers(servers: Iterable[str | Address] | str | Address | None) -> tuple[Address, ...] | None:
+    """Return the servers that a caller named, best first; None if it named none and the settings are to be used.
+
+    Raises:
+        ConfigError: the list is empty.
+        InvalidAddress: with the reason.
+    """
+    if servers is None:
+        return None
+    given = [servers] if isinstance(servers, str | Address) else list(servers)
+    if not given:
+        raise ConfigError("the list of servers is empty; leave it out to use the settings")
+    return tuple(Address.parse(server) if isinstance(server, str) else server for server in given)

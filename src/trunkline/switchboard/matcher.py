@@ -26,7 +26,9 @@ from typing import Final, Protocol
 
 from trunkline.errors import DeniedError, Displaced, NameTaken
 from trunkline.names import Draw, digest
+from trunkline.switchboard.doubts import Doubts
 from trunkline.switchboard.events import Log, Send, ServerEffect
+from trunkline.switchboard.generations import Generations
 from trunkline.switchboard.table import Entry, Input, PostEntry, State, Table
 from trunkline.wire.limits import MATCH_SIZE, MAX_REMOVALS, TOKEN_SIZE
 from trunkline.wire.messages import (
@@ -49,20 +51,7 @@ from trunkline.wire.messages import (
 LAZY_DELAY: Final = 1.0
 """Seconds that a removal may wait for a heartbeat to ride on."""
 
-DOUBT_DELAY: Final = 1.5
-"""Seconds after which a mate's entry that is held for matched, by somebody else's word, is looked at again: longer than
-its owner may take to say so itself. A look comes once in this time, so one entry may wait twice as long."""
-
 _NOTHING: Final[dict[bytes, Entry]] = {}
-
-MAX_AHEAD: Final = 60
-"""Most seconds by which the generation that a client says it held may be ahead of our wall clock: it is not proved."""
-
-MAX_GENERATION: Final = (1 << 53) - 1
-"""What a message can carry."""
-
-MAX_FLOORS: Final = 10_000
-"""Most unique names whose last generation is remembered after their holders are gone."""
 
 
 class Mates(Protocol):
@@ -99,21 +88,13 @@ class Matcher:
         self.lazy: list[Removal] = []
         """Removals that wait for the next heartbeat."""
         self.lazy_due: float | None = None
-        self.doubt_due: float | None = None
-        """When `look_again` is due."""
-        self._doubts: list[tuple[str, bytes, int]] = []
-        """Others' entries (owner, rid, n) that were marked as taken since the last look, not by their owner."""
-        self._older: list[tuple[str, bytes, int]] = []
-        """The same, before the last look."""
+        self.doubts = Doubts()
         self.matches = 0
         self._sent_to: list[PostEntry] = []
         """Others' posts to which we proposed since their owner's last heartbeat."""
         self._draw = draw
         self._mates = mates
-        self._epoch = epoch
-        self._name_memory = name_memory
-        self.floors: dict[tuple[str, bool], tuple[int, float]] = {}
-        """Unique name -> its last generation, and until when to remember it."""
+        self.generations = Generations(epoch=epoch, memory=name_memory)
 
     # ---- from clients -----------------------------------------------------------------------------------------
 
@@ -521,11 +502,11 @@ class Matcher:
         rivals = self.table.every_post(*key)
         holder = max(rivals, key=lambda post: (post.unique, post.generation, post.owner), default=None)
         if holder is None or (not message.unique and not holder.unique):
-            return self._next_generation(message, key, now) if message.unique else 0
+            return self.generations.next(key, now, held=message.generation) if message.unique else 0
         # Who held it once and was succeeded doesn't come back by the secret: it was frozen, say, and didn't hear of it.
         succeeded = 0 < message.generation < holder.generation and message.rid != holder.rid
         if message.unique and holder.unique and claim and claim == holder.claim and not succeeded:
-            generation = min(max(holder.generation + 1, self._next_generation(message, key, now)), MAX_GENERATION)
+            generation = self.generations.next(key, now, held=message.generation, taken_over=holder.generation)
             self._displace(rivals, generation, now)
             return generation
         # A generation alone proves nothing, so it displaces nobody: only the secret does.
@@ -537,13 +518,6 @@ class Matcher:
             error = NameTaken(message.name, f"it is held {kind}; its secret would take it over")
         self._send(conn, Refused(message.rid, message.n, error.code, str(error), holder.generation))
         return None
-
-    def _next_generation(self, message: Post, key: tuple[str, bool], now: float) -> int:
-        # By the wall clock, in seconds, so that a name's generation goes on growing when all servers have restarted.
-        wall = max(int(self._epoch + now), 0)
-        floor, _ = self.floors.get(key, (0, 0.0))
-        claimed = min(message.generation, wall + MAX_AHEAD)
-        return min(max(claimed, floor if claimed else floor + 1, wall), MAX_GENERATION)
 
     def _displace(self, posts: Iterable[PostEntry], generation: int, now: float) -> None:
         """Close our own posts that have lost their name. Others' owners do it themselves when they hear of it."""
@@ -594,20 +568,11 @@ class Matcher:
             if not entry.owner:
                 self._drop_own([entry], now)
             elif not entry.taken:
-                entry.taken = True
-                self._doubts.append((entry.owner, entry.rid, entry.n))
-                if self.doubt_due is None:
-                    self.doubt_due = now + DOUBT_DELAY
+                self.doubts.mark(entry, now)
 
     def look_again(self, now: float) -> None:
-        """Hold entries for free again that were matched by others' word, if their owners did not confirm it.
-
-        Whoever granted the match may have been lost, or cut off from the owner, before the grant arrived; the owner
-        then lets its entry wait on, and can't know who was told otherwise.
-        """
-        due, self._older, self._doubts = self._older, self._doubts, []
-        self.doubt_due = now + DOUBT_DELAY if self._older else None
-        for owner, rid, n in due:
+        """Hold entries for free again that were matched by others' word, if their owners did not confirm it."""
+        for owner, rid, n in self.doubts.look(now):
             entry = self.table.get(owner, rid)
             if entry is not None and entry.n == n and entry.taken:
                 entry.taken = False
@@ -622,7 +587,7 @@ class Matcher:
             if entry.propagated:
                 removals.append(Removal(entry.rid, entry.n))
             if isinstance(entry, PostEntry) and entry.unique:
-                self._remember_generation(entry, now)
+                self.generations.remember((entry.me, entry.datagram), entry.generation, now)
         for at in range(0, len(removals), MAX_REMOVALS):
             self._tell_mates(Removed(tuple(removals[at : at + MAX_REMOVALS])))
 
@@ -641,16 +606,6 @@ class Matcher:
         proposal = self.proposals.get(entry.proposal) if entry.proposal else None
         if proposal is not None:
             proposal.entry = None
-
-    def _remember_generation(self, post: PostEntry, now: float) -> None:
-        if len(self.floors) >= MAX_FLOORS:
-            del self.floors[min(self.floors, key=lambda key: self.floors[key][1])]
-        self.floors[(post.me, post.datagram)] = (post.generation, now + self._name_memory)
-
-    def forget_generations(self, now: float) -> None:
-        """Drop what was remembered for long enough."""
-        for key in [key for key, (_, until) in self.floors.items() if until <= now]:
-            del self.floors[key]
 
     def _remove_lazily(self, removal: Removal, now: float) -> None:
         if not self._mates.links:
@@ -684,22 +639,21 @@ class Matcher:
             for match, p in sorted(self.proposals.items())
         )
         sent_to = tuple((post.owner, post.rid) for post in self._sent_to if self._is_there(post))
-        floors = tuple(sorted(self.floors.items()))
         return (
             self.table.snapshot(),
             proposals,
             sent_to,
-            floors,
+            self.generations.snapshot(),
             tuple(self.lazy),
             self.lazy_due,
-            (tuple(self._doubts), tuple(self._older), self.doubt_due),
+            self.doubts.snapshot(),
             self.matches,
             self._draw.count,
         )
 
     def restore(self, snapshot: tuple[object, ...]) -> None:
         """Become what was snapshot."""
-        table, proposals, sent_to, floors, lazy, self.lazy_due, doubts, self.matches, self._draw.count = snapshot  # type: ignore[assignment]
+        table, proposals, sent_to, generations, lazy, self.lazy_due, doubts, self.matches, self._draw.count = snapshot  # type: ignore[assignment]
         self.table.restore(table)  # type: ignore[arg-type]
         self.lodged = {}
         for entry in self.table.own.values():
@@ -716,10 +670,9 @@ class Matcher:
             post = self.table.get(owner, rid)
             assert isinstance(post, PostEntry), "only what is there is snapshot"
             self._sent_to.append(post)
-        self.floors = dict(floors)  # type: ignore[call-overload]
+        self.generations.restore(generations)  # type: ignore[arg-type]
         self.lazy = list(lazy)  # type: ignore[call-overload]
-        self._doubts, self._older = list(doubts[0]), list(doubts[1])  # type: ignore[index]
-        self.doubt_due = doubts[2]  # type: ignore[index]
+        self.doubts.restore(doubts)  # type: ignore[arg-type]
 
     def _is_there(self, entry: Entry) -> bool:
         return self.table.get(entry.owner, entry.rid) is entry

@@ -154,8 +154,8 @@ class Server:
         """Return when `Tick` is due; None if there is nothing to wait for."""
         if self._stopped:
             return None
-        due = self._sweep_due if self._parties or self._matcher.floors else None
-        for other in (self._mesh.next_deadline(), self._matcher.lazy_due, self._matcher.doubt_due):
+        due = self._sweep_due if self._parties or len(self._matcher.generations) else None
+        for other in (self._mesh.next_deadline(), self._matcher.lazy_due, self._matcher.doubts.due):
             if other is not None and (due is None or other < due):
                 due = other
         return due
@@ -218,7 +218,7 @@ class Server:
         self._mesh.tick(now)
         if self._matcher.lazy_due is not None and self._matcher.lazy_due <= now:
             self._beat_mates()
-        if self._matcher.doubt_due is not None and self._matcher.doubt_due <= now:
+        if self._matcher.doubts.due is not None and self._matcher.doubts.due <= now:
             self._matcher.look_again(now)
         if now >= self._sweep_due:
             self._sweep_due = now + self.config.heartbeat / 2
@@ -246,7 +246,7 @@ class Server:
             self._beat_mates()
         for party in silent:
             self._expel(party, SilentPeer(now - party.heard))
-        self._matcher.forget_generations(now)
+        self._matcher.generations.forget(now)
 
     def _beat_mates(self) -> None:
         removals = self._matcher.take_lazy()
