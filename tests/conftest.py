@@ -1,5 +1,6 @@
 """What all tests share: how hard Hypothesis tries, what a machine must have, and no leaks."""
 
+import logging
 import os
 from collections.abc import Iterator
 
@@ -48,6 +49,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("CI"):
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def logger_as_it_was() -> Iterator[None]:
+    """Undo what a command run inside the tests' process does to the logger: the next test would log every message."""
+    logger = logging.getLogger("trunkline")
+    before = logger.level, list(logger.handlers), logger.propagate
+    yield
+    logger.setLevel(before[0])
+    logger.handlers[:] = before[1]
+    logger.propagate = before[2]
 
 
 @pytest.fixture(autouse=True)
