@@ -38,8 +38,6 @@ class TestJoining:
         for name, other in (("x", "y"), ("y", "x")):
             config = ServerConfig(id=name, address=Address(name, 7117), join=(Address(other, 7117),))
             mesh.servers[name] = Server(config, seed=name.encode() * 16, incarnation=1, epoch=0, now=0)
-        from trunkline.switchboard.events import Tick
-
         for name in "xy":
             mesh.step(name, Tick())
         mesh.run()
@@ -53,8 +51,6 @@ class TestJoining:
         mesh = Mesh("a")
         config = ServerConfig(id="me", address=Address("elsewhere", 1), join=(Address("me", 7117), Address("a", 7117)))
         mesh.servers["me"] = Server(config, seed=b"m" * 16, incarnation=1, epoch=0, now=0)
-        from trunkline.switchboard.events import Tick
-
         mesh.step("me", Tick())
         mesh.run()
         mesh.pass_time(30)
@@ -65,14 +61,21 @@ class TestJoining:
         mesh = Mesh("ab")
         config = ServerConfig(id="b", address=Address("impostor", 1), join=(Address("a", 7117),))
         mesh.servers["impostor"] = Server(config, seed=b"m" * 16, incarnation=9, epoch=0, now=0)
-        from trunkline.switchboard.events import Tick
-
         mesh.step("impostor", Tick())
         mesh.run()
         error = mesh.halted["impostor"]
         assert isinstance(error, NameTaken)
         assert "b:7117" in str(error)
         assert set(mesh.servers["a"]._mesh.links) == {"b"}
+
+    def test_even_if_both_started_at_the_same_moment(self) -> None:
+        mesh = Mesh("b")
+        mesh.start("x", join="b")
+        config = ServerConfig(id="b", address=Address("impostor", 1), join=(Address("b", 7117),))
+        mesh.servers["impostor"] = Server(config, seed=b"m" * 16, incarnation=1, epoch=0, now=0)
+        mesh.step("impostor", Tick())
+        mesh.run()
+        assert isinstance(mesh.halted["impostor"], NameTaken)
 
     def test_a_mesh_has_a_limit(self) -> None:
         mesh = Mesh("a")

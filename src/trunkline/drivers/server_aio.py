@@ -121,7 +121,8 @@ class SwitchboardServer:
         machine = self._machine = Server(
             self.config,
             seed=secrets.token_bytes(32),
-            incarnation=int(time.time() * 1000),
+            # It grows with each start; and two servers that start in one millisecond are still told apart.
+            incarnation=int(time.time() * 1000) << 12 | secrets.randbits(12),
             epoch=epoch(),
             now=now(),
         )

@@ -160,7 +160,7 @@ class Mesh:
     def _admit(self, conn: int, them: Member, *, dialled: bool) -> bool:
         """Whether a link to this server may be made; if not, the connection is closed here, and told why."""
         if them.id == self.me.id:
-            if them.incarnation == self.me.incarnation:
+            if them == self.me:
                 self._turn_away(conn, "that is this server itself", dialled=dialled)
             else:
                 self._refuse(
