@@ -41,4 +41,5 @@ def send(
         lambda: sending.outcome,
         timeout=timeout,
         as_json=as_json,
+        moved="sent",
     )

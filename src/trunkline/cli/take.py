@@ -43,4 +43,5 @@ def take(
             lambda: taking.outcome,
             timeout=timeout,
             as_json=as_json,
+            moved="taken",
         )

@@ -40,6 +40,7 @@ def transfer(
     *,
     timeout: float | None,
     as_json: bool,
+    moved: str,
 ) -> None:
     """Run attempts, each on a connection of its own, until one goes through; then print what became of each file.
 
@@ -51,6 +52,7 @@ def transfer(
         outcome: says how far it is.
         timeout: seconds to wait for the other side, each time.
         as_json: print the summary as JSON.
+        moved: what a person reads of a file that went through: "sent" or "taken".
 
     Raises:
         TransferFailed: some files did not get through, and no new connection would help.
@@ -67,7 +69,7 @@ def transfer(
         if as_json:
             common.tell_json(result.as_dict() | {"seconds": round(time.monotonic() - began, 3)})
         elif result.files:
-            common.tell(summary(result, time.monotonic() - began))
+            common.tell(summary(result, time.monotonic() - began, moved))
 
 
 def _go_through(
@@ -142,14 +144,15 @@ def shorten(name: str, most: int = 40) -> str:
     return clean if len(clean) <= most else "…" + clean[1 - most :]
 
 
-def summary(outcome: "Outcome", seconds: float) -> str:
+def summary(outcome: "Outcome", seconds: float, moved: str = "sent") -> str:
     """Return a line for each file, and one for all."""
     lines = []
     for file in outcome.files:
         resumed = f" from {size(file.resumed_at)} on" if file.resumed_at else ""
         about = file.reason or (f"sha256 {file.sha256[:16]}…" if file.sha256 else "folder" if file.directory else "")
         amount = "" if file.directory else size(file.size)
-        lines.append(f"{file.status.value + resumed:9} {amount:>9}  {shorten(file.name, 200)}  {about}".rstrip())
+        became = moved if file.status.value == "sent" else file.status.value
+        lines.append(f"{became + resumed:9} {amount:>9}  {shorten(file.name, 200)}  {about}".rstrip())
     files = sum(not file.directory for file in outcome.files)
     rate = f", {size(outcome.bytes_moved / seconds)}/s" if seconds > 0 and outcome.bytes_moved else ""
     again = f", {outcome.connections} connections" if outcome.connections > 1 else ""
