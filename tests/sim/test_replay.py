@@ -54,3 +54,14 @@ def test_a_plan_is_cut_down(tmp_path: Path) -> None:
     less.save(tmp_path / "plan.json")
     assert Recording.load(tmp_path / "plan.json") == less
     assert not replay(less, broken.cast).ok
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_a_replay_can_be_read(path: Path) -> None:
+    lines: list[str] = []
+    silent = replay(path)
+    told = replay(path, write=lines.append)
+    assert told.trace == silent.trace
+    assert any("server0 << Received" in line and "Propose(" in line for line in lines)
+    assert any(">> Send" in line and "Matched(" in line for line in lines)
+    assert not any("token=" in line for line in lines)

@@ -1,6 +1,6 @@
 """``trunkline simulate``: every order of events in small worlds, and chance in larger ones."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -60,6 +60,7 @@ def simulate(
     Examples:
       trunkline simulate a --faults 1
       trunkline simulate random --seed 17 --runs 100
+      trunkline simulate --replay failure.json --verbose
     """
     common: Common = ctx.obj
     names = worlds or ([ALL] if deep else [])
@@ -68,7 +69,8 @@ def simulate(
         return
     broken = False
     options = {"deep": deep, "faults": faults, "slack": slack, "restart": restart or None, "seed": seed or 0}
-    for report in _reports(names, replay, runs, options):
+    told = common.tell if common.verbose and not as_json else None
+    for report in _reports(names, replay, runs, options, told):
         if report.recording is not None and save is not None and not save.exists():
             report.recording.save(save)
         if as_json:
@@ -96,6 +98,7 @@ def _reports(
     file: Path | None,
     runs: int,
     options: dict[str, Any],
+    told: "Callable[[str], None] | None",
 ) -> "Iterator[Report]":
     import itertools
 
@@ -113,7 +116,7 @@ def _reports(
         raise typer.BadParameter(f"there is no world {unknown[0]!r}: `trunkline simulate` lists them")
     if file is not None:
         try:
-            yield replay(file)
+            yield replay(file, write=told)
         except msgspec.DecodeError as error:
             raise ConfigError(f"{file} is no recording: {error}") from None
     for name in dict.fromkeys(itertools.chain.from_iterable(WORLDS if each == ALL else [each] for each in names)):

@@ -12,6 +12,7 @@ import hashlib
 import heapq
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from trunkline.sim.invariants import (
     check_returns,
     check_tables,
 )
+from trunkline.sim.narrate import attach
 from trunkline.sim.plan import SMALL, Plan, Size, make_plan
 from trunkline.sim.report import Failure, Recording, Report
 from trunkline.sim.world import Action, World
@@ -287,10 +289,12 @@ class Run:
         return self._random.uniform(0.3, 2.0)
 
 
-def run_plan(plan: Plan, cast: Cast | None = None) -> Report:
-    """Run a plan; a failure is in the report."""
+def run_plan(plan: Plan, cast: Cast | None = None, write: Callable[[str], None] | None = None) -> Report:
+    """Run a plan; a failure is in the report. ``write`` gets a line for each thing that happens in it."""
     began = time.monotonic()
     run = Run(plan, cast)
+    if write is not None:
+        attach(run.world, write)
     failure = recording = None
     try:
         run.run()

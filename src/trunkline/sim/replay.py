@@ -18,6 +18,7 @@ from trunkline.sim.broken import BROKEN
 from trunkline.sim.engine import Cast, Memo
 from trunkline.sim.explore import at_rest, start
 from trunkline.sim.invariants import Violation
+from trunkline.sim.narrate import attach
 from trunkline.sim.plan import Entry
 from trunkline.sim.randomworld import run_plan
 from trunkline.sim.report import Failure, Recording, Report
@@ -28,24 +29,33 @@ MOST_STEPS: Final = 20_000
 """A run that goes on by itself for more steps than this goes on for ever."""
 
 
-def replay(recording: Recording | Path | str, cast: Cast | None = None) -> Report:
-    """Run a recording (or the file of one) again, and report what happens now."""
+def replay(
+    recording: Recording | Path | str, cast: Cast | None = None, write: Callable[[str], None] | None = None
+) -> Report:
+    """Run a recording (or the file of one) again, and report what happens now.
+
+    ``write`` gets a line for each thing that a machine is told or does, as in a playbook.
+    """
     if not isinstance(recording, Recording):
         recording = Recording.load(Path(recording))
     if cast is None and recording.rule:
         cast = BROKEN[recording.rule].cast
     if recording.plan is not None:
-        return run_plan(recording.plan, cast)
+        return run_plan(recording.plan, cast, write)
     assert recording.spec is not None, "a recording has a spec or a plan"
-    return _replay_actions(recording.spec, recording.actions, cast)
+    return _replay_actions(recording.spec, recording.actions, cast, write)
 
 
-def _replay_actions(spec: Spec, actions: tuple[Action, ...], cast: Cast | None) -> Report:
+def _replay_actions(
+    spec: Spec, actions: tuple[Action, ...], cast: Cast | None, write: Callable[[str], None] | None
+) -> Report:
     began = time.monotonic()
     done: list[Action] = []
     failure = None
     try:
         world = start(spec, Memo(spec, cast))
+        if write is not None:
+            attach(world, write)
         for action in actions:
             chosen = tuple(action)
             if _try(world, chosen):
