@@ -4,6 +4,8 @@
     ├── LocalError          the caller broke the rules: nothing changed, nothing was sent
     │   ├── InvalidName         (also a ValueError)
     │   ├── InvalidAddress      (also a ValueError)
+    │   ├── InvalidUser         (also a ValueError)
+    │   ├── InvalidRealm        (also a ValueError)
     │   ├── ConfigError         a setting or file of ours can't be used
     │   └── ClosedError         used after close()
     ├── RemoteError         the other side broke the rules: it is told the code, and the link closes
@@ -17,10 +19,20 @@
     ├── DeniedError         a right or permission is absent, or a stated limit is reached
     │   ├── NameTaken           somebody holds that unique name, or that server id
     │   ├── Displaced           somebody took over the unique name that was ours
-    │   └── TooMany             a cap of the server
+    │   ├── TooMany             a cap of the server
+    │   ├── NotAllowed          this user may not do that: policy, or a key that is not approved
+    │   └── NotWritable         a replica was asked to write
     ├── TrustError          a certificate or directory check failed: names the step
+    │   ├── BadSignature        what was signed is not what is there, or another key signed it
+    │   ├── BadProof            a proof of the log or the map doesn't fit
+    │   ├── ForkedHistory       two heads that can't both be true: kept as evidence
+    │   ├── StaleHead           no head that is new enough
+    │   ├── Revoked             the certificate, its key or its issuer was revoked
+    │   ├── NotThatUser         the peer is somebody, but not who was asked for
+    │   └── DecryptError        the blob was altered, or is for another
     ├── LinkClosed          the connection is gone: who closed it, and why
     │   ├── NoSwitchboard       no server could be reached (also a ConnectionError)
+    │   ├── NoAuthority         no authority or replica could be reached (also a ConnectionError)
     │   ├── TransferFailed      a file did not arrive whole
     │   └── ServiceUnreachable  the local service behind `expose` did not answer
     └── MeetTimeout         the deadline passed (also a TimeoutError): nobody's fault
@@ -66,6 +78,33 @@ class InvalidAddress(LocalError, ValueError):
 
     def __str__(self) -> str:
         return f"the address {self.text[:80]!r} can't be used: {self.reason}"
+
+
+class InvalidUser(LocalError, ValueError):
+    """A user name that can't be used."""
+
+    def __init__(self, user: object, reason: str) -> None:
+        super().__init__(user, reason)
+        self.user = user
+        self.reason = reason
+
+    def __str__(self) -> str:
+        shown = repr(self.user)
+        if len(shown) > 60:
+            shown = shown[:57] + "…"
+        return f"the user name {shown} can't be used: {self.reason}"
+
+
+class InvalidRealm(LocalError, ValueError):
+    """A realm name that can't be used."""
+
+    def __init__(self, realm: object, reason: str) -> None:
+        super().__init__(realm, reason)
+        self.realm = realm
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the realm name {str(self.realm)[:70]!r} can't be used: {self.reason}"
 
 
 class ConfigError(LocalError):
@@ -226,8 +265,71 @@ class TooMany(DeniedError):
         return f"too many {self.what}: the limit is {self.limit}"
 
 
+class NotAllowed(DeniedError):
+    """This user may not do that; the text says what was asked, and which rule or state says no."""
+
+    code = 36
+
+
+class NotWritable(DeniedError):
+    """A replica was asked to write; the text says where writes go."""
+
+    code = 37
+
+
 class TrustError(TrunklineError):
     """A certificate or directory check failed; the text names the step."""
+
+    code: ClassVar[int] = 64
+
+
+class BadSignature(TrustError):
+    """What was signed is not what is there, or another key signed it."""
+
+    code = 65
+
+
+class BadProof(TrustError):
+    """A proof of the log or of the map doesn't fit the signed head."""
+
+    code = 66
+
+
+class ForkedHistory(TrustError):
+    """Two signed heads can't both be true: the authority shows different people different histories.
+
+    ``evidence`` holds both, as they were signed.
+    """
+
+    code = 67
+
+    def __init__(self, text: str, evidence: Sequence[bytes] = ()) -> None:
+        super().__init__(text)
+        self.evidence = tuple(evidence)
+
+
+class StaleHead(TrustError):
+    """There is no signed head that is new enough, so nobody knows what was revoked since."""
+
+    code = 68
+
+
+class Revoked(TrustError):
+    """The certificate, its key or its issuer was revoked."""
+
+    code = 69
+
+
+class NotThatUser(TrustError):
+    """The peer has proved to be somebody, but not who was asked for."""
+
+    code = 70
+
+
+class DecryptError(TrustError):
+    """The blob was altered, or is meant for another, or is from another than it says."""
+
+    code = 71
 
 
 class LinkClosed(TrunklineError):
@@ -252,6 +354,20 @@ class NoSwitchboard(LinkClosed, ConnectionError):
             f"no switchboard server answered (tried {shown}{more}): "
             "start one with `trunkline up`, or set TRUNKLINE_SWITCHBOARDS=host:port"
         )
+
+
+class NoAuthority(LinkClosed, ConnectionError):
+    """No authority or replica could be reached."""
+
+    def __init__(self, tried: Sequence[tuple[str, str]]) -> None:
+        super().__init__(tuple(tried))
+        self.tried = tuple(tried)
+
+    def __str__(self) -> str:
+        if not self.tried:
+            return "no authority is known: join a realm with `trunkline join`, or start one with `trunkline up`"
+        shown = "; ".join(f"{address}: {why}" for address, why in self.tried[:6])
+        return f"no authority answered (tried {shown}): see `trunkline status`, or name one with --authority H:P"
 
 
 class TransferFailed(LinkClosed):
