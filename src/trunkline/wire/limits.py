@@ -32,6 +32,12 @@ MAX_SECRET: Final = 64
 MAX_BACKLOG: Final = 4096
 """Most connections that a post may let wait for its accept; the kernel's own cap on a listener is of that size."""
 
+MAX_ALLOW: Final = 16
+"""Most patterns of users that a secure post allows."""
+
+MAX_AVOID: Final = 16
+"""Most requests that one meet asks not to be matched with again; the oldest go."""
+
 RID_SIZE: Final = 16
 TOKEN_SIZE: Final = 16
 MATCH_SIZE: Final = 8
