@@ -134,9 +134,7 @@ class BlockingClient:
         deadline = None if timeout is None else clock() + timeout
         return self._meet(me, you, timeout, deadline, datagram=datagram)[0]
 
-    def secure_meet(
-        self, me: str, you: str, member: Member, peer_user: str, timeout: float | None
-    ) -> SecureConnection:
+    def secure_meet(self, me: str, you: str, member: Member, peer_user: str, timeout: float | None) -> SecureConnection:
         """Return the connection to the process of ``peer_user`` that meets us, which has proved to be that.
 
         Who proves nothing is avoided from then on, and the call goes on.

@@ -1,8 +1,8 @@
 """The blocking driver's secure handshakes: one with a caller who waits for it, and those of posts, all at once.
 
 Whoever calls secure_meet has a thread to do its handshake with (`prove`). The handshakes of a post are done by whoever
-turns the reactor, like the plain exchange before them: so a post whose owner computes goes on proving, and a client that
-is slow, or hostile, keeps nobody waiting (`Proofs`).
+turns the reactor, like the plain exchange before them: so a post whose owner computes goes on proving, and a client
+that is slow, or hostile, keeps nobody waiting (`Proofs`).
 """
 
 import select

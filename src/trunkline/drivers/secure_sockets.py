@@ -57,6 +57,10 @@ class Member(Protocol):
     """What a handshake needs of `trunkline.drivers.membership.Membership`: one user of one realm."""
 
     @property
+    def user(self) -> str:
+        """Who we are."""
+
+    @property
     def sessions(self) -> Sessions:
         """The sessions of this user's outgoing handshakes."""
 
@@ -331,20 +335,26 @@ class SecureHandshake:
 class Suspects:
     """Those who were met in one call of secure_meet and could not prove to be who was asked for."""
 
-    __slots__ = ("_you", "avoid", "notes")
+    __slots__ = ("_met", "_you", "avoid")
 
     def __init__(self, you: str) -> None:
         self._you = you
+        self._met: dict[str, int] = {}
         self.avoid: tuple[bytes, ...] = ()
         """For `MeetWanted.avoid`."""
-        self.notes: tuple[str, ...] = ()
-        """For `MeetWanted.notes`: the last few."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For `MeetWanted.notes`: what was wrong with them, the last few kinds."""
+        return tuple(text if times == 1 else f"{text}, {times} times" for text, times in self._met.items())
 
     def add(self, partner: bytes, claimed: str, error: TrunklineError) -> None:
         """Take somebody for an impostor, who is not to be met again in this call."""
         self.avoid = (*self.avoid, partner)[-MAX_AVOID:]
-        who = f"somebody under the name {self._you!r} could not prove to be {claimed!r}"
-        self.notes = (*self.notes, f"{who} ({error})")[-MAX_NOTES:]
+        text = f"somebody under the name {self._you!r} could not prove to be {claimed!r} ({error})"
+        self._met[text] = self._met.pop(text, 0) + 1
+        if len(self._met) > MAX_NOTES:
+            del self._met[next(iter(self._met))]
 
     def pause(self) -> float:
         """Return the seconds to wait before the next attempt: none, then 50 ms doubling up to 2 s.
@@ -352,8 +362,8 @@ class Suspects:
         As for meetings that lapse: an honest peer that has just been restarted is there at once, and a crowd of
         impostors costs us no more than it costs them.
         """
-        met = len(self.avoid)
-        return 0.0 if met <= 1 else min(LONGEST_LAPSE_PAUSE, FIRST_LAPSE_PAUSE * float(2 ** (met - 2)))
+        met = sum(self._met.values())
+        return 0.0 if met <= 1 else min(LONGEST_LAPSE_PAUSE, FIRST_LAPSE_PAUSE * float(2 ** min(met - 2, 10)))
 
 
 def ends_the_call(error: TrunklineError) -> bool:
