@@ -102,12 +102,16 @@ class Kept:
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str], tuple[ssl.SSLContext, ssl.SSLSession]] = {}
 
-    def get(self, user: str, name: str, context: ssl.SSLContext) -> ssl.SSLSession | None:
+    def get(self, context: ssl.SSLContext, user: str, name: str) -> ssl.SSLSession | None:
         found = self.kept.get((user, name))
         return found[1] if found is not None and found[0] is context else None
 
-    def put(self, user: str, name: str, context: ssl.SSLContext, session: ssl.SSLSession) -> None:
-        self.kept[user, name] = context, session
+    def put(self, context: ssl.SSLContext, user: str, name: str, session: ssl.SSLSession | None) -> None:
+        if session is not None:
+            self.kept[user, name] = context, session
+
+    def forget(self, user: str, name: str) -> None:
+        self.kept.pop((user, name), None)
 
 
 class TinyRealm:

@@ -26,6 +26,7 @@ from trunkline.drivers.secure_sockets import (
     SecureHandshake,
     Suspects,
     ends_the_call,
+    user_of,
 )
 from trunkline.drivers.sockets import Connection, Listeners
 from trunkline.errors import ClosedError, MeetTimeout, TrunklineError
@@ -143,6 +144,7 @@ class BlockingClient:
             MeetTimeout, NoSwitchboard, InvalidName, TooMany, TrustError: see `trunkline.secure_meet`.
         """
         deadline = None if timeout is None else clock() + timeout
+        user = user_of(member)
         suspects = Suspects(you)
         while True:
             conn, told = self._meet(
@@ -150,7 +152,7 @@ class BlockingClient:
                 you,
                 timeout,
                 deadline,
-                user=member.user,
+                user=user,
                 peer_user=peer_user,
                 avoid=suspects.avoid,
                 notes=suspects.notes,
@@ -158,7 +160,7 @@ class BlockingClient:
             now = clock()
             left = HANDSHAKE_TIMEOUT if deadline is None else min(HANDSHAKE_TIMEOUT, deadline - now)
             role = Role.ACTIVE if told.conn > 0 else Role.PASSIVE
-            meeting = Meeting(role, bytes.fromhex(told.peer.match), me, you, member.user, peer_user)
+            meeting = Meeting(role, bytes.fromhex(told.peer.match), me, you, user, peer_user)
             try:
                 handshake = SecureHandshake(meeting, member, now=now, timeout=max(left, 0.0))
             except BaseException:
@@ -225,7 +227,7 @@ class BlockingClient:
             NoSwitchboard, NameTaken, InvalidName, TooMany: see `trunkline.post`.
         """
         rid = os.urandom(16)
-        user = "" if member is None else member.user
+        user = "" if member is None else user_of(member)
         offer = Offer(rid, name, secret, member, allow)
         standing = offer.standing
         assert standing is not None, "it was just made"
@@ -410,7 +412,7 @@ class BlockingClient:
     def _prove(self, offer: Offer, member: Member, effect: Delivered, conn: Connection) -> None:
         assert self._crew.reactor is not None, "it has just had an outcome"
         match = bytes.fromhex(effect.peer.match)
-        meeting = Meeting(Role.PASSIVE, match, offer.name, effect.peer.name, member.user, "")
+        meeting = Meeting(Role.PASSIVE, match, offer.name, effect.peer.name, user_of(member), "")
         try:
             handshake = SecureHandshake(meeting, member, allow=offer.allow, now=clock())
         except TrunklineError as error:

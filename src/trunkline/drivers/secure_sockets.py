@@ -46,19 +46,22 @@ _NOBODY: Final = Peer("")
 class Sessions(Protocol):
     """TLS sessions of this process, for one user: what makes the next handshake with the same peer a short one."""
 
-    def get(self, user: str, name: str, context: ssl.SSLContext) -> ssl.SSLSession | None:
+    def get(self, context: ssl.SSLContext, user: str, name: str) -> ssl.SSLSession | None:
         """Return the last session with that peer under this context, if there is one."""
 
-    def put(self, user: str, name: str, context: ssl.SSLContext, session: ssl.SSLSession) -> None:
+    def put(self, context: ssl.SSLContext, user: str, name: str, session: ssl.SSLSession | None) -> None:
         """Keep a session for the next time."""
+
+    def forget(self, user: str, name: str) -> None:
+        """Drop what is kept for that peer."""
 
 
 class Member(Protocol):
     """What a handshake needs of `trunkline.drivers.membership.Membership`: one user of one realm."""
 
     @property
-    def user(self) -> str:
-        """Who we are."""
+    def user(self) -> str | None:
+        """Who we are; None if we only verify others."""
 
     @property
     def sessions(self) -> Sessions:
@@ -241,19 +244,21 @@ class SecureHandshake:
 
     def _session(self) -> ssl.SSLSession | None:
         m = self.meeting
-        return self._member.sessions.get(m.peer_user, m.you, self._context) if m.role is Role.ACTIVE else None
+        return self._member.sessions.get(self._context, m.peer_user, m.you) if m.role is Role.ACTIVE else None
 
     def _begin(self, now: float) -> Confirmation:
         """TLS stands: see who is there."""
+        m = self.meeting
         try:
             if self.tls.version() != "TLSv1.3":
                 raise TrustError(f"TLS: the peer agreed to {self.tls.version()}, and nothing below TLSv1.3 will do")
             identity = self._member.identify(self.tls)
             self._expect(identity.user)
         except TrunklineError as error:
+            if m.role is Role.ACTIVE:
+                self._member.sessions.forget(m.peer_user, m.you)
             self._send_last(refusal(error))
             raise
-        m = self.meeting
         self.peer = Peer(
             m.you,
             identity.user,
@@ -327,9 +332,8 @@ class SecureHandshake:
 
     def _keep_session(self) -> None:
         m = self.meeting
-        session = self.tls.session if m.role is Role.ACTIVE else None
-        if session is not None:
-            self._member.sessions.put(m.peer_user, m.you, self._context, session)
+        if m.role is Role.ACTIVE:
+            self._member.sessions.put(self._context, m.peer_user, m.you, self.tls.session)
 
 
 class Suspects:
@@ -364,6 +368,17 @@ class Suspects:
         """
         met = sum(self._met.values())
         return 0.0 if met <= 1 else min(LONGEST_LAPSE_PAUSE, FIRST_LAPSE_PAUSE * float(2 ** min(met - 2, 10)))
+
+
+def user_of(member: Member) -> str:
+    """Return our user.
+
+    Raises:
+        NotAllowed: there is none.
+    """
+    if member.user is None:
+        raise NotAllowed("a secure meeting needs a user of our own: name one, or make a key with `trunkline key new`")
+    return member.user
 
 
 def ends_the_call(error: TrunklineError) -> bool:
