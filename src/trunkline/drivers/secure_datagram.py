@@ -1,27 +1,23 @@
-"""Secure datagrams over UDP: the key exchange on a confirmed TLS stream, and the socket that the user holds.
+"""The socket of a secure datagram meeting: UDP, with every datagram sealed (docs/spec/sealing.md sections 8 and 9).
 
-What is said and how it is sealed is in `trunkline.meeting.datagram_keys` and `trunkline.meeting.datagrams`
-(docs/spec/sealing.md sections 7 to 9).
+`trunkline.meeting.datagrams` seals and opens; `trunkline.drivers.datagram_keys` brings the session.
 """
 
-import asyncio
 import errno
 import math
 import os
 import select
 import socket
-import ssl
 import threading
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
 from trunkline.drivers.clock import now as clock
-from trunkline.errors import ClosedError, DecryptError, LinkClosed
-from trunkline.meeting.datagram_keys import SHARE_SIZE, KeyExchange, Session
+from trunkline.errors import ClosedError, DecryptError
+from trunkline.meeting.datagram_keys import Session
 from trunkline.meeting.datagrams import MAX_DATA, Drop, Opener, Sealer
-from trunkline.meeting.handshake import Role
-from trunkline.names import Peer, Secret
+from trunkline.names import Peer
 
 _READ: Final = 65_536
 DROPS_AT_ONCE: Final = 64
@@ -37,7 +33,7 @@ class SecureDatagramSocket:
 
     Args:
         sock: connected to the peer; it is taken over, with its time-out.
-        session: what `exchange_keys` returned.
+        session: what `trunkline.drivers.datagram_keys` exchanged.
         peer: who is at the other end, proven.
     """
 
@@ -183,83 +179,3 @@ class SecureDatagramSocket:
         poll = select.poll()
         poll.register(self._sock.fileno(), mask)
         poll.poll(left)
-
-
-# ---- the key exchange ------------------------------------------------------------------------------------------
-
-
-def exchange_keys(stream: ssl.SSLSocket, role: Role, match: bytes, timeout: float) -> Session:
-    """Agree upon a session over a confirmed TLS connection, whose time-out is changed; it can be closed then.
-
-    Args:
-        stream: connected, confirmed, with nothing read from it beyond the confirmation.
-        role: ours in the meeting.
-        match: the match id.
-        timeout: seconds for all of it.
-
-    Raises:
-        LinkClosed: the peer hung up, or took too long.
-        NotTrunkline: the peer said something else.
-    """
-    deadline = clock() + timeout
-    exchange = KeyExchange(role, match, Secret(os.urandom(SHARE_SIZE)))
-    try:
-        while True:
-            stream.settimeout(max(deadline - clock(), 0.001))
-            stream.sendall(exchange.data_to_send())
-            if exchange.session is not None:
-                return exchange.session
-            _feed(exchange, stream.recv(exchange.bytes_wanted))
-    except OSError as error:  # an ssl.SSLError is one
-        raise _lost(error) from error
-
-
-async def exchange_keys_async(stream: ssl.SSLSocket, role: Role, match: bytes, timeout: float) -> Session:  # noqa: ASYNC109
-    """Do what `exchange_keys` does with a connection that doesn't block, on the running loop."""
-    loop = asyncio.get_running_loop()
-    exchange = KeyExchange(role, match, Secret(os.urandom(SHARE_SIZE)))
-    try:
-        async with asyncio.timeout(timeout):
-            while True:
-                out = exchange.data_to_send()
-                while out:
-                    try:
-                        out = out[stream.send(out) :]
-                    except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
-                        await _ready(loop, stream, error)
-                if exchange.session is not None:
-                    return exchange.session
-                try:
-                    data = stream.recv(exchange.bytes_wanted)
-                except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
-                    await _ready(loop, stream, error)
-                else:
-                    _feed(exchange, data)
-    except OSError as error:  # TimeoutError is one too
-        raise _lost(error) from error
-
-
-def _feed(exchange: KeyExchange, data: bytes) -> None:
-    if data:
-        exchange.receive_data(data)
-    else:
-        exchange.receive_eof()
-
-
-def _lost(error: OSError) -> LinkClosed:
-    return LinkClosed(f"the keys for the datagrams were not exchanged: {str(error) or type(error).__name__}")
-
-
-async def _ready(loop: asyncio.AbstractEventLoop, stream: ssl.SSLSocket, wants: ssl.SSLError) -> None:
-    future: asyncio.Future[None] = loop.create_future()
-
-    def ready() -> None:
-        if not future.done():
-            future.set_result(None)
-
-    reading = isinstance(wants, ssl.SSLWantReadError)
-    (loop.add_reader if reading else loop.add_writer)(stream.fileno(), ready)
-    try:
-        await future
-    finally:
-        (loop.remove_reader if reading else loop.remove_writer)(stream.fileno())
