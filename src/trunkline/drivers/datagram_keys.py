@@ -1,7 +1,7 @@
 """The key exchange of a secure datagram meeting, over its confirmed TLS connection (docs/spec/sealing.md section 7).
 
-`KeysOverTls` does not wait, so that whoever drives many handshakes drives these as well; the two functions below it wait
-for one. When the session is there the stream has done its work, and is closed.
+`KeysOverTls` does not wait, so that whoever drives many handshakes drives these as well; the two functions below it do.
+When the session is there the stream has done its work, and is closed.
 """
 
 import asyncio
