@@ -4,8 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trunkline.switchboard.explain import explain, resembles
-from trunkline.switchboard.table import Entry, PostEntry, Table
+from trunkline.switchboard.entries import Entry, PostEntry
+from trunkline.switchboard.explain import explain as explained
+from trunkline.switchboard.explain import resembles
+from trunkline.switchboard.table import Table
+from trunkline.wire.messages import Explain
 
 
 @pytest.mark.parametrize(
@@ -32,6 +35,10 @@ def test_one_edit_always_resembles(name: str, at: int, extra: str) -> None:
     assert resembles(name, name[:at] + extra + name[at:])
     shorter = name[: at - 1] + name[at:] if at else name[1:]
     assert resembles(name, shorter)
+
+
+def explain(table: Table, me: str, you: str, *, datagram: bool, user: str = "", peer_user: str = "") -> list[str]:
+    return explained(table, Explain(1, me, you, datagram, user, peer_user))
 
 
 def table_with(*entries: Entry) -> Table:

@@ -6,8 +6,8 @@ import pytest
 
 from tests.switchboard.pair import Mesh, meet, post
 from trunkline.errors import Displaced, NameTaken
+from trunkline.switchboard.entries import PostEntry
 from trunkline.switchboard.events import Received
-from trunkline.switchboard.table import PostEntry
 from trunkline.wire.messages import Matched, Posted, Refused, Settled, Withdraw
 
 

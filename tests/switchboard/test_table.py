@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trunkline.switchboard.table import LIFE, Entry, Input, PostEntry, State, Table
+from trunkline.switchboard.entries import LIFE, Entry, Input, PostEntry, State
+from trunkline.switchboard.table import Table
 
 
 def entry(rid: int, me: str = "ann", you: str = "ben", owner: str = "", n: int = 1) -> Entry:
@@ -55,19 +56,19 @@ def test_a_pool_is_chosen_from_by_load_then_turn() -> None:
         table.add(it)
     chosen = []
     for _ in range(4):
-        it = table.choose("printer", False)
+        it = table.choose(entry(9, you="printer"))
         assert it is not None
         it.matched += 1
         chosen.append(it)
     assert chosen == [*pool, *pool]
-    assert table.choose("printer", False) is None
+    assert table.choose(entry(9, you="printer")) is None
 
 
 def test_of_unique_contenders_only_the_greatest_is_seen() -> None:
     table = Table()
     for rid, generation in ((1, 5), (2, 7), (3, 6)):
         table.add(post(rid, owner="abc"[rid - 1], unique=True, generation=generation))
-    assert [it.generation for it in table.pool("printer", False)] == [7]
+    assert [it.generation for it in table.pool("printer", False, "")] == [7]
 
 
 names = st.sampled_from(["a", "b", "c", "a/b"])
@@ -102,7 +103,7 @@ def test_indexes_agree_with_a_plain_list(script: list[tuple[str, int, str, str, 
             pair = [e for e in model if not isinstance(e, PostEntry) and (e.me, e.you) == (you, me)]
             assert table.partners(entry(9, me, you)) == pair
         assert table.seekers(me, False) == [e for e in model if not isinstance(e, PostEntry) and e.you == me]
-        assert table.pool(me, False) == [e for e in model if isinstance(e, PostEntry) and e.me == me]
+        assert table.pool(me, False, "") == [e for e in model if isinstance(e, PostEntry) and e.me == me]
     posted = sorted({e.me for e in model if isinstance(e, PostEntry)})
     assert [key[0] for key, _ in table.names("", "", 100)[0]] == posted
     again = Table()

@@ -134,7 +134,7 @@ def test_deep_nesting_is_no_crash() -> None:
 
 
 def test_later_fields_are_ignored() -> None:
-    message = decode(msgspec.msgpack.encode([11, b"r" * 16, 1, "a", "b", b"", False, "news", 7]))
+    message = decode(msgspec.msgpack.encode([11, b"r" * 16, 1, "a", "b", b"", False, "", "", [], "news", 7]))
     assert message == Meet(b"r" * 16, 1, "a", "b", b"")
     assert decode(msgspec.msgpack.encode([1, "news"])) == Alive()
 
