@@ -16,7 +16,7 @@ test: $(STAMP)  ## set up and run everything that CI runs
 lint: $(STAMP)  ## style, types and layers only
 	$(BIN)/python tools/check.py --only lint
 
-unit: $(STAMP)  ## the quick tests, without coverage
+unit: $(STAMP)  ## the quick tests only
 	$(BIN)/python tools/check.py --only unit
 
 matrix: $(STAMP)  ## the quick tests on the other Pythons that are here

@@ -53,7 +53,8 @@ def check_realm(realm: str) -> str:
     Raises:
         InvalidRealm: with the reason.
     """
-    if not isinstance(realm, str) or not _REALM.fullmatch(realm):
+    given: object = realm
+    if not (isinstance(given, str) and _REALM.fullmatch(given)):
         raise InvalidRealm(realm, "it has 1 to 63 of a-z 0-9 . _ - and begins and ends with a letter or digit")
     return realm
 

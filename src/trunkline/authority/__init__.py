@@ -1,1 +1,1 @@
-"""Whose process is that? The directory of keys, its log and proofs, certificates, trust. Pure (docs/spec/authority.md)."""
+"""Whose process is that? Directory of keys, log and proofs, certificates, trust. Pure (docs/spec/authority.md)."""

@@ -224,4 +224,3 @@ class Denied(Message, frozen=True, tag=27):
 Request = AskRoot | AskHead | Get | Submit | Issue | List | History | Fetch
 Answer = RootIs | HeadIs | Found | Stored | Issued | Listing | Statements | Denied
 AnyMessage = Request | Answer
-

@@ -109,7 +109,7 @@ STATES: Final = {TENTATIVE: "tentative", APPROVED: "approved", DELETED: "deleted
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
-    """The current entry of one user: what the log's statements about it amount to. Its hash is in the directory's map."""
+    """The current entry of one user, as the log's statements about it have it. Its hash is in the directory's map."""
 
     user: UserName
     state: int
