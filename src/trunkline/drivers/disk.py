@@ -187,9 +187,9 @@ class Store:
         self._lock = lock
         self._what = what
         self._errors: type[Exception] = connection.dialect.loaded_dbapi.Error
-        self._raw: Any = connection.connection.driver_connection
-        self._cursor: Any = self._raw.cursor()
-        self._pipeline = getattr(self._raw, "pipeline", contextlib.nullcontext)
+        raw: Any = connection.connection.driver_connection
+        self._cursor: Any = raw.cursor()
+        self._pipeline = getattr(raw, "pipeline", contextlib.nullcontext)
         self._begin = "BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else "BEGIN"
         self._queries = _Queries(connection.dialect)
         self._encode = msgspec.msgpack.Encoder().encode
