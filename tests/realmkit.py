@@ -10,10 +10,11 @@ import itertools
 import time
 from collections.abc import Iterable
 
+from trunkline.authority.freshness import TrustSettings
 from trunkline.authority.heads import revoked_digest, sign_head
 from trunkline.authority.issuing import DAY, LEAF_LIFETIME, Issuer, build_intermediate, build_request, build_root
 from trunkline.authority.messages import Head, HeadIs, SignedHead
-from trunkline.authority.trust import Trust, TrustSettings
+from trunkline.authority.trust import Trust
 from trunkline.drivers.keys import UserKey, generate_p256
 from trunkline.drivers.membership import Membership
 from trunkline.drivers.tls import Credential

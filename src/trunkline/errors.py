@@ -30,7 +30,8 @@
     │   ├── StaleHead           no head that is new enough
     │   ├── Revoked             the certificate, its key or its issuer was revoked
     │   ├── NotThatUser         the peer is somebody, but not who was asked for
-    │   └── DecryptError        the blob was altered, or is for another
+    │   ├── DecryptError        the blob was altered, or is for another
+    │   └── WrongCode           the words of `invite --code` were not those
     ├── LinkClosed          the connection is gone: who closed it, and why
     │   ├── NoSwitchboard       no server could be reached (also a ConnectionError)
     │   ├── NoAuthority         no authority or replica could be reached (also a ConnectionError)
@@ -335,6 +336,12 @@ class DecryptError(TrustError):
     """The blob was altered, or is meant for another, or is from another than it says."""
 
     code = 71
+
+
+class WrongCode(TrustError):
+    """The one-time code was wrong, or somebody in between tried to guess it; that was its only use."""
+
+    code = 72
 
 
 class LinkClosed(TrunklineError):

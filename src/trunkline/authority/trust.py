@@ -2,13 +2,14 @@
 
 One object holds all that was verified: the root, the authority's certificates, the newest head, what is revoked. It has
 a method for each thing that can be learnt, each checks in the order of the spec and raises on the first step that
-fails, and then nothing has changed. The form is that of python-tuf's trusted_metadata_set, but for the clock: ``wall``,
+fails, and then nothing has changed (but for what the root has signed, which is so whoever brings it). The form is that of python-tuf's trusted_metadata_set, but for the clock: ``wall``,
 the seconds since 1970, is passed in.
 """
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
@@ -20,19 +21,14 @@ from trunkline.authority.certificates import (
     parse_leaf,
     parse_root,
 )
+from trunkline.authority.freshness import TrustSettings, check_age, check_dates
 from trunkline.authority.heads import check_head, read_head, revoked_digest
 from trunkline.authority.merkle import verify_consistency
-from trunkline.authority.messages import Certificate, Head, HeadIs, RootIs, Serial, SignedHead
+from trunkline.authority.messages import Found, Head, HeadIs, RootIs, SignedHead
+from trunkline.authority.proofs import check_record, check_retired
+from trunkline.authority.statements import Record, Signed
+from trunkline.authority.truststate import MAX_AUTHORITIES, TrustState, decode_state, encode_state
 from trunkline.errors import BadProof, BadSignature, ForkedHistory, NotThatUser, Revoked, StaleHead, TrustError
-
-SKEW: Final = 60
-"""Seconds by which clocks in a realm may differ (8.3, 8.8)."""
-
-MAX_STALENESS: Final = 300
-"""Seconds that a head is good for (8.9)."""
-
-GRACE: Final = 3600
-"""Seconds beyond max_staleness for which `grace` goes on (8.9)."""
 
 MAX_PENDING: Final = 8
 """Most heads of peers that wait until a proof connects them with ours; each costs one question."""
@@ -43,40 +39,7 @@ MAX_KNOWN: Final = 64
 MAX_LEAVES: Final = 256
 """Most certificates whose parse and signature are remembered; what depends on the time is checked each time."""
 
-MAX_STATE: Final = 2 * 1024 * 1024
-"""Most bytes of state that are read back."""
-
-_MAX_AUTHORITIES: Final = 8
-_VERSION: Final = 1
 _NO_HEAD: Final = "no head of the realm was ever seen, so nobody knows what was revoked: an authority must be reached"
-
-
-class TrustSettings(msgspec.Struct, frozen=True):
-    """How fresh is fresh enough (8.9)."""
-
-    max_staleness: int = MAX_STALENESS
-    """Seconds that a head is good for."""
-    when_stale: Literal["grace", "strict"] = "grace"
-    """`strict` refuses what is older; `grace` warns and goes on for `grace` seconds more."""
-    grace: int = GRACE
-    skew: int = SKEW
-    """Seconds by which our clock may differ from others'."""
-
-
-class _State(msgspec.Struct, frozen=True, array_like=True):
-    """What is kept on disk. All of it but what our own past vouches for is signed, and verified again when read."""
-
-    version: int
-    realm: bytes
-    head: SignedHead
-    listed: SignedHead
-    """The head whose revoked serials follow."""
-    revoked: tuple[Serial, ...]
-    authorities: tuple[Certificate, ...]
-    evidence: tuple[SignedHead, ...] = ()
-
-
-_states: Final = msgspec.msgpack.Decoder(_State)
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -105,13 +68,15 @@ class Trust:
         if self.root.realm != realm:
             raise TrustError(f"the root certificate is of the realm {self.root.realm!r}, not of {realm!r}")
         self._authorities: dict[bytes, Anchor] = {}
-        self._retired: dict[bytes, object] = {}
+        self._retired: dict[bytes, Signed] = {}
         self._revoked: frozenset[bytes] = frozenset()
         self._newest: _Seen | None = None
         self._listed: _Seen | None = None
         """The newest one that came with its revoked serials."""
         self._known: OrderedDict[int, _Seen] = OrderedDict()
         self._pending: OrderedDict[bytes, _Seen] = OrderedDict()
+        self._strange: OrderedDict[bytes, SignedHead] = OrderedDict()
+        """Heads of peers, signed by keys that may be those of authorities which are newer than our head."""
         self._evidence: tuple[SignedHead, ...] = ()
         self._leaves: OrderedDict[bytes, Identity] = OrderedDict()
         if state is not None:
@@ -150,6 +115,11 @@ class Trust:
         return tuple((seen.head.size, seen.signed) for seen in self._pending.values())
 
     @property
+    def puzzled(self) -> bool:
+        """Whether peers know more than we do, so that a head should be fetched soon."""
+        return bool(self._strange) or any(seen.head.size > self.size for seen in self._pending.values())
+
+    @property
     def refreshed(self) -> int:
         """When the newest head was signed that we have the revoked serials for, in seconds since 1970; 0 if none."""
         return 0 if self._listed is None else self._listed.head.time
@@ -167,14 +137,14 @@ class Trust:
         """Return what is kept on disk, so that nobody rolls us back over a restart; None if nothing is known."""
         if self._newest is None or self._listed is None:
             return None
-        return msgspec.msgpack.encode(
-            _State(
-                _VERSION,
+        return encode_state(
+            TrustState(
                 self.fingerprint,
                 self._newest.signed,
                 self._listed.signed,
                 tuple(sorted(self._revoked)),
-                tuple(anchor.certificate for anchor in self._authorities.values())[-_MAX_AUTHORITIES:],
+                tuple(anchor.certificate for anchor in self._authorities.values())[-MAX_AUTHORITIES:],
+                tuple(self._retired.values()),
                 self._evidence,
             )
         )
@@ -204,6 +174,17 @@ class Trust:
             raise TrustError(f"the authority serves another root than that of {self.realm!r}: ask who invited you")
         self.learn(answer.authorities)
 
+    def retire(self, statements: Iterable[Signed]) -> None:
+        """Take in which intermediates are no longer to be believed: the root's signature is all that it takes (8.1).
+
+        Raises:
+            BadSignature: one is not the administrator's.
+        """
+        known = self._retired.values()
+        for signed in statements:
+            if signed not in known:
+                self._retired[check_retired(signed, self.root)] = signed
+
     def update_head(self, answer: HeadIs, wall: float, *, first_hand: bool = False) -> None:
         """Take in a newer head, and what is revoked (8.1 to 8.6).
 
@@ -217,6 +198,7 @@ class Trust:
         """
         self._check_forked()
         self.learn(answer.authorities)
+        self.retire(answer.retired)
         seen = self._open(answer.head, wall)
         self._check_follows(seen, answer.consistency, first_hand=first_hand)
         if revoked_digest(answer.revoked) != seen.head.revoked:  # 8.6
@@ -224,6 +206,27 @@ class Trust:
         self._accept(seen)
         self._listed = seen
         self._revoked = frozenset(answer.revoked)
+        strange, self._strange = self._strange, OrderedDict()
+        for signed in strange.values():
+            if read_head(signed).authority in self._authorities:
+                with contextlib.suppress(BadSignature, Revoked):  # whoever showed it made it up
+                    self.compare(signed, wall)
+
+    def check_found(self, answer: Found, user: str, wall: float, *, first_hand: bool = False) -> Record | None:
+        """Return the record of ``user``; None if it is proven that there is none (8.2 to 8.7).
+
+        Raises:
+            BadSignature, BadProof: it doesn't hold.
+            StaleHead: it is older than what we have seen, or than the policy allows.
+            ForkedHistory: it can't be true together with what we have seen.
+        """
+        self._check_forked()
+        seen = self._open(answer.head, wall)
+        self._check_follows(seen, answer.consistency, first_hand=first_hand)
+        check_age(seen.head.time, wall, self.settings, self.realm)
+        record = check_record(answer, user, seen.head, self.root)
+        self._accept(seen)
+        return record
 
     # ---- learnt from peers -------------------------------------------------------------------------------------
 
@@ -234,13 +237,20 @@ class Trust:
         is not believed for that: it only shows that there is something to be fetched.
 
         Raises:
-            BadSignature: no authority of this realm signed it.
+            BadSignature: the authority of this realm that it names did not sign it.
             StaleHead: we have no head ourselves.
             ForkedHistory: both are signed and can't both be true.
         """
         self._check_forked()
         if self._newest is None:
             raise StaleHead(_NO_HEAD)
+        if read_head(signed).authority not in self._authorities:
+            # Whoever has fetched a head more recently than we may know of an authority's new key. Nothing is believed
+            # for it; and after the next answer from the authority it is looked at again.
+            self._strange[signed.body] = signed
+            if len(self._strange) > MAX_PENDING:
+                self._strange.popitem(last=False)
+            return
         seen = self._open(signed, wall)
         for known in (self._newest, *self._known.values()):
             self._check_agrees(known, seen)
@@ -320,23 +330,11 @@ class Trust:
         """
         if self._listed is None:
             raise StaleHead(_NO_HEAD)
-        self._check_age(self._listed.head.time, wall)
+        check_age(self._listed.head.time, wall, self.settings, self.realm)
 
     def overdue(self, wall: float) -> float:
         """Return for how many seconds the newest head has been older than max_staleness; 0 if it is not."""
         return max(0.0, wall - self.refreshed - self.settings.max_staleness)
-
-    def _check_age(self, time: int, wall: float) -> None:
-        age, policy = wall - time, self.settings
-        limit = policy.max_staleness + (policy.grace if policy.when_stale == "grace" else 0)
-        if age < -policy.skew:
-            raise StaleHead(f"the realm's newest head is {-age:.0f} s in the future: this machine's clock is behind")
-        if age > limit:
-            raise StaleHead(
-                f"the newest head of {self.realm!r} that is known is {age:.0f} s old, and the limit is {limit} s "
-                f"(max_staleness {policy.max_staleness}, {policy.when_stale}): what was revoked since is not known; "
-                "an authority must be reached"
-            )
 
     # ---- the steps ---------------------------------------------------------------------------------------------
 
@@ -364,17 +362,8 @@ class Trust:
             raise BadSignature(f"{what} is signed by {key.hex()[:16]}, which is no authority of {self.realm!r}")
         if key in self._retired:
             raise Revoked(f"{what} is signed by {key.hex()[:16]}, an authority's key that was retired")
-        self._check_dates(f"the certificate of the authority that signed {what}", anchor, wall)
+        check_dates(f"the certificate of the authority that signed {what}", anchor, wall, self.settings)
         return anchor
-
-    def _check_dates(self, what: str, dated: Anchor | Identity, wall: float) -> None:
-        skew = self.settings.skew
-        if wall < dated.not_before - skew:
-            raise TrustError(
-                f"{what} is not valid yet: it begins in {dated.not_before - wall:.0f} s; is a clock wrong?"
-            )
-        if wall > dated.not_after + skew:
-            raise TrustError(f"{what} expired {wall - dated.not_after:.0f} s ago")
 
     def _open(self, signed: SignedHead, wall: float) -> "_Seen":
         """8.2 and 8.3."""
@@ -441,19 +430,18 @@ class Trust:
             self._leaves[certificate] = identity
             if len(self._leaves) > MAX_LEAVES:
                 self._leaves.popitem(last=False)
-        self._check_dates(what, identity, wall)
+        check_dates(what, identity, wall, self.settings)
         if identity.serial in self._revoked:
             raise Revoked(f"{what} was revoked: its key was changed, or its entry deleted")
         return identity
 
     def _restore(self, data: bytes) -> None:
         try:
-            state = _states.decode(data)
-            if state.version != _VERSION or state.realm != self.fingerprint:
-                raise TrustError(f"it is of another realm than {self.realm!r}, or of another version")
+            state = decode_state(data, self.fingerprint)
             self.learn(state.authorities)
+            self.retire(state.retired)
             self._newest, self._listed = (self._reopen(signed) for signed in (state.head, state.listed))
-        except (msgspec.DecodeError, UnicodeDecodeError, TrustError) as error:
+        except TrustError as error:
             raise TrustError(f"the state kept for the realm {self.realm!r} can't be used: {error}") from None
         self._revoked = frozenset(state.revoked)
         self._evidence = state.evidence
