@@ -62,7 +62,7 @@ def proof(first: int, leaves: list[bytes]) -> list[bytes]:
             return [*subproof(m, part[:split], whole), mth(part[split:])]
         return [*subproof(m - split, part[split:], False), mth(part[:split])]
 
-    return subproof(first, leaves, True) if 0 < first else []
+    return subproof(first, leaves, True) if first > 0 else []
 
 
 def prover(leaves: list[bytes]):
