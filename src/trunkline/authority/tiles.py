@@ -4,8 +4,8 @@ Tile ``(t, i)`` holds the hashes of up to sixteen complete subtrees of level ``4
 of the three levels above are computed from those. What was complete once stays as it is, so a tile only ever grows.
 """
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Hashable, Iterable
+from typing import Any, Final
 
 from trunkline.authority.merkle import (
     EMPTY_ROOT,
@@ -83,6 +83,15 @@ class Tiles:
     def consistency(self, first: int) -> tuple[bytes, ...]:
         """Return the proof that the log goes on from its first ``first`` leaves; none if it never had so many."""
         return prove(consistency_ranges(first, self.size), self._subtree) if first <= self.size else ()
+
+    def snapshot(self) -> Hashable:
+        """Return the state without the nodes."""
+        return self.size, tuple(self._peaks)
+
+    def restore(self, snapshot: Any) -> None:
+        """Become what was snapshot."""
+        self.size, peaks = snapshot
+        self._peaks = list(peaks)
 
     def _store(self, level: int, place: int, node: bytes) -> None:
         name = tile_key(level, place // WIDTH)

@@ -2,8 +2,8 @@
 
 One object holds all that was verified: the root, the authority's certificates, the newest head, what is revoked. It has
 a method for each thing that can be learnt, each checks in the order of the spec and raises on the first step that
-fails, and then nothing has changed (but for what the root has signed, which is so whoever brings it). The form is that of python-tuf's trusted_metadata_set, but for the clock: ``wall``,
-the seconds since 1970, is passed in.
+fails. What the root has signed is taken in all the same; beyond that nothing has changed then. The form is that of
+python-tuf's trusted_metadata_set, but for the clock: ``wall``, the seconds since 1970, is passed in.
 """
 
 import contextlib
@@ -304,6 +304,15 @@ class Trust:
         identity = self._check_certificate(certificate, wall, chain)
         self.check_fresh(wall)
         return identity
+
+    def check_server(self, certificate: bytes, wall: float, chain: Iterable[bytes] = ()) -> Identity:
+        """Do what `check_leaf` does for an authority or a replica, which is asked for a fresh head: we have none yet.
+
+        Raises:
+            TrustError: with the step that failed.
+        """
+        self._check_forked()
+        return self._check_certificate(certificate, wall, chain)
 
     def check_own(self, chain: Sequence[bytes], user: str, signing: bytes, key: bytes, wall: float) -> Identity:
         """Return what the certificate says that was issued to us. (It may come before the first head.)
