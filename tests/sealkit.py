@@ -33,7 +33,7 @@ class FixedMember:
     def __init__(self, user: str, directory: dict[str, Record], suite: int = X25519, word: str = "") -> None:
         self.fingerprint = REALM
         self.user: str | None = user
-        self.key: UserKey | None = fixed_key(word or user, suite)
+        self.key = fixed_key(word or user, suite)
         self.directory = directory
         self.asked: list[str] = []
         directory[user] = record(user, self.key.public)
