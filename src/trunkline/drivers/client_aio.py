@@ -69,8 +69,8 @@ class Sink(Protocol):
     lasting: bool
     """Whether more may come after the first connection: a post."""
 
-    def delivered(self, conn: Connection) -> None:
-        """A meeting is made; the sink owns the connection now."""
+    def delivered(self, conn: Connection, met: Delivered) -> None:
+        """A meeting is made; the sink owns the connection now. ``met`` is what the machine says of it."""
 
     def failed(self, error: Exception) -> None:
         """The request is over."""
@@ -316,7 +316,7 @@ class AsyncClient:
             return
         if not sink.lasting:
             del self._sinks[effect.rid]
-        sink.delivered(connection)
+        sink.delivered(connection, effect)
 
     def _answer(self, effect: Answered) -> None:
         answer = self._questions.get(effect.query)

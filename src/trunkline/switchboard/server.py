@@ -329,7 +329,7 @@ class Server:
     def _on_explain(self, party: Party, message: Explain) -> None:
         lines: list[str] = []
         if self._may_spend(party, QUESTION_RATE):
-            lines = explain(self._matcher.table, message.me, message.you, datagram=message.datagram)
+            lines = explain(self._matcher.table, message)
             lines += [f"the server {server!r} can't be reached by {self.config.id!r}" for server in self._mesh.missing]
         else:
             lines = [f"too many questions: the limit is {QUESTION_RATE:g} in a second"]
@@ -338,7 +338,8 @@ class Server:
     def _on_list_names(self, party: Party, message: ListNames) -> None:
         found, more = self._matcher.table.names(message.prefix, message.after, MAX_NAMES)
         names = tuple(
-            PostedName(name, len(posts), any(post.unique for post in posts), kind) for (name, kind), posts in found
+            PostedName(name, len(posts), any(post.unique for post in posts), kind, user)
+            for (name, kind, user), posts in found
         )
         self.out.append(Send(party.conn, NameList(message.query, names, more)))
 
