@@ -202,7 +202,7 @@ class SecurePost(AnyPost[SecureConnection]):
         role = Role.ACTIVE if met.conn > 0 else Role.PASSIVE
         meeting = Meeting(role, bytes.fromhex(met.peer.match), self.name, met.peer.name, user_of(self._member), "")
         try:
-            handshake = SecureHandshake(meeting, self._member, allow=self._allow, now=now())
+            handshake = SecureHandshake(meeting, self._member, allow=self._allow, now=now(), timeout=HANDSHAKE_TIMEOUT)
         except TrunklineError as error:
             hang_up(conn)
             self._arrived(error)  # it is our side that can't go on
