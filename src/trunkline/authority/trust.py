@@ -39,6 +39,9 @@ MAX_KNOWN: Final = 64
 MAX_LEAVES: Final = 256
 """Most certificates whose parse and signature are remembered; what depends on the time is checked each time."""
 
+MAX_HEADS: Final = 256
+"""Most heads whose signature is remembered to be good: peers show the same one until the authority signs the next."""
+
 _NO_HEAD: Final = "no head of the realm was ever seen, so nobody knows what was revoked: an authority must be reached"
 
 
@@ -85,6 +88,8 @@ class Trust:
         """Heads of peers, signed by keys that may be those of authorities which are newer than our head."""
         self._evidence = tuple(evidence)
         self._leaves: OrderedDict[bytes, Identity] = OrderedDict()
+        self._signed: OrderedDict[tuple[bytes, SignedHead], None] = OrderedDict()
+        """Heads that were found to be signed, with the id of the key."""
         if state is not None:
             self._restore(state)
 
@@ -386,7 +391,12 @@ class Trust:
         head = read_head(signed)
         if head.realm != self.fingerprint:
             raise TrustError(f"the head is of another realm than {self.realm!r}")
-        check_head(signed, self._issuer(head.authority, "the head", wall))
+        issuer = self._issuer(head.authority, "the head", wall)
+        if (issuer.key_id, signed) not in self._signed:
+            check_head(signed, issuer)
+            self._signed[issuer.key_id, signed] = None
+            if len(self._signed) > MAX_HEADS:
+                self._signed.popitem(last=False)
         if head.time > wall + self.settings.skew:
             raise TrustError(
                 f"the head is {head.time - wall:.0f} s in the future, and clocks may differ by {self.settings.skew} s: "
