@@ -5,27 +5,21 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from trunkline.authority.statements import APPROVED, NOTHING, X25519, X25519_MLKEM768, PublicKeys, Record
+from trunkline.drivers.keys import UserKey
 from trunkline.names import digest
 
 REALM = digest(b"the realm of the tests", 32)
 SUITES = (X25519, X25519_MLKEM768)
 
 
-class FixedKey:
-    """A user's keys, made of a word: the same each time."""
-
-    def __init__(self, word: str, suite: int) -> None:
-        seed = word.encode()
-        self._signing = Ed25519PrivateKey.from_private_bytes(digest(seed + b" signing", 32))
-        self.x25519 = X25519PrivateKey.from_private_bytes(digest(seed + b" x25519", 32))
-        self.mlkem768 = MLKEM768PrivateKey.from_seed_bytes(digest(seed + b" mlkem", 64)) if suite != X25519 else None
-        encryption = self.x25519.public_key().public_bytes_raw()
-        if self.mlkem768 is not None:
-            encryption = self.mlkem768.public_key().public_bytes_raw() + encryption
-        self.public = PublicKeys(self._signing.public_key().public_bytes_raw(), suite, encryption)
-
-    def sign(self, data: bytes) -> bytes:
-        return self._signing.sign(data)
+def fixed_key(word: str, suite: int = X25519) -> UserKey:
+    """Return a user's keys, made of a word: the same each time."""
+    seed = word.encode()
+    return UserKey(
+        Ed25519PrivateKey.from_private_bytes(digest(seed + b" signing", 32)),
+        X25519PrivateKey.from_private_bytes(digest(seed + b" x25519", 32)),
+        MLKEM768PrivateKey.from_seed_bytes(digest(seed + b" mlkem", 64)) if suite == X25519_MLKEM768 else None,
+    )
 
 
 def record(user: str, keys: PublicKeys, state: int = APPROVED) -> Record:
@@ -39,7 +33,7 @@ class FixedMember:
     def __init__(self, user: str, directory: dict[str, Record], suite: int = X25519, word: str = "") -> None:
         self.fingerprint = REALM
         self.user: str | None = user
-        self.key: FixedKey | None = FixedKey(word or user, suite)
+        self.key = fixed_key(word or user, suite)
         self.directory = directory
         self.asked: list[str] = []
         directory[user] = record(user, self.key.public)

@@ -1,20 +1,26 @@
 """What asyncio callers wait with: for one connection, or for all that come to a post."""
 
 import asyncio
+import socket
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Generic, Self, TypeVar
 
 from trunkline.drivers.client_aio import AsyncClient
 from trunkline.drivers.sockets import Connection, hang_up
 from trunkline.drivers.streams_aio import streams, streams_at_once
-from trunkline.errors import ClosedError, ConfigError, MeetTimeout
+from trunkline.errors import ClosedError, ConfigError, MeetTimeout, TrunklineError
 from trunkline.names import Peer, Secret
 from trunkline.switchboard.events import Accepted, Delivered, PostWanted
+from trunkline.switchboard.requests import MAX_NOTES
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter, Peer]
 """What a meeting gives: a reader, a writer, and who is at the other end."""
+
+
+ConnectionT = TypeVar("ConnectionT", bound=socket.socket)
 
 
 class Meeting:
@@ -61,7 +67,7 @@ class Meeting:
         raise AssertionError(f"only posts stand, and have a generation: {generation}")
 
 
-class Post:
+class AnyPost(ABC, Generic[ConnectionT]):
     """A standing offer under a name: whoever meets the name gets a connection to us.
 
     Use it in ``async with``, or await it and `close` it later: either returns when a server has taken the offer. Any
@@ -82,7 +88,7 @@ class Post:
         unique: bool,
         secret: Secret | None,
         backlog: int,
-        datagram: bool,
+        datagram: bool = False,
     ) -> None:
         self.name: Final = name
         """The name that is posted."""
@@ -97,9 +103,11 @@ class Post:
         self._client: AsyncClient | None = None
         self._rid = b""
         self._standing: asyncio.Future[None] | None = None
-        self._ready: deque[Connection] = deque()
-        self._acceptors: deque[asyncio.Future[Connection]] = deque()
+        self._ready: deque[ConnectionT | TrunklineError] = deque()
+        self._acceptors: deque[asyncio.Future[ConnectionT | TrunklineError]] = deque()
         self._error: Exception | None = None
+        self._notes: deque[str] = deque(maxlen=MAX_NOTES)
+        """What is known about clients that came to nothing."""
 
     async def accept(self, timeout: float | None = None) -> Streams:  # noqa: ASYNC109 - as in the blocking face
         """Return streams to the next client, and who it is, in the order in which they came.
@@ -114,9 +122,9 @@ class Post:
         """
         if self._datagram:
             raise ConfigError(f"the post {self.name!r} offers datagrams, which have no streams: use accept_socket")
-        return await make_streams(await self.accept_socket(timeout))
+        return await self._streams(await self.accept_socket(timeout))
 
-    async def accept_socket(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109
+    async def accept_socket(self, timeout: float | None = None) -> ConnectionT:  # noqa: ASYNC109
         """Do what `accept` does with a connected socket, not blocking; for datagrams a UDP socket."""
         if self._ready:
             return self._taken(self._ready.popleft())
@@ -125,20 +133,20 @@ class Post:
         if self._error is not None:
             raise self._error
         assert self._client is not None, "it was entered"
-        future: asyncio.Future[Connection] = self._client.loop.create_future()
+        future: asyncio.Future[ConnectionT | TrunklineError] = self._client.loop.create_future()
         self._acceptors.append(future)
         try:
             async with asyncio.timeout(timeout):
-                conn = await future
+                arrival = await future
         except BaseException as error:
             if future.done() and not future.cancelled() and future.exception() is None:
                 self._put_back(future.result())
             elif future in self._acceptors:
                 self._acceptors.remove(future)
             if isinstance(error, TimeoutError):
-                raise MeetTimeout(self.name, "", timeout or 0.0) from None
+                raise MeetTimeout(self.name, "", timeout or 0.0, tuple(self._notes)) from None
             raise
-        return self._taken(conn)
+        return self._taken(arrival)
 
     async def close(self) -> None:
         """Take the offer back. Clients that were not accepted read EOF. Closing twice does nothing."""
@@ -146,7 +154,7 @@ class Post:
             self._client.cancel(self._rid)
         self._end(ClosedError(f"the post {self.name!r} is closed"))
         while self._ready:
-            hang_up(self._ready.popleft())
+            self._hang_up(self._ready.popleft())
 
     async def __aenter__(self) -> Self:
         await self._enter()
@@ -174,14 +182,9 @@ class Post:
 
     # ---- what the client tells ------------------------------------------------------------------------------
 
+    @abstractmethod
     def delivered(self, conn: Connection, met: Delivered) -> None:
         """For the client: a connection was made."""
-        while self._acceptors:
-            future = self._acceptors.popleft()
-            if not future.done():
-                future.set_result(conn)
-                return
-        self._ready.append(conn)
 
     def failed(self, error: Exception) -> None:
         """For the client: the post is over."""
@@ -218,17 +221,36 @@ class Post:
             backlog=self._backlog,
         )
 
-    def _taken(self, conn: Connection) -> Connection:
+    def _arrived(self, arrival: ConnectionT | TrunklineError) -> None:
+        """Give it to whoever has waited longest, or keep it for who comes next."""
+        while self._acceptors:
+            future = self._acceptors.popleft()
+            if not future.done():
+                future.set_result(arrival)
+                return
+        self._ready.append(arrival)
+
+    def _taken(self, arrival: ConnectionT | TrunklineError) -> ConnectionT:
         assert self._client is not None, "who delivers has a client"
         self._client.tell(Accepted(self._rid))
-        return conn
+        if isinstance(arrival, TrunklineError):
+            raise arrival
+        return arrival
 
-    def _put_back(self, conn: Connection) -> None:
+    def _put_back(self, arrival: ConnectionT | TrunklineError) -> None:
         # Its acceptor was cancelled in the very turn in which it came.
         if self._error is None:
-            self._ready.appendleft(conn)
+            self._ready.appendleft(arrival)
         else:
-            hang_up(conn)
+            self._hang_up(arrival)
+
+    @abstractmethod
+    def _hang_up(self, arrival: ConnectionT | TrunklineError) -> None:
+        """Close what nobody took."""
+
+    @abstractmethod
+    async def _streams(self, conn: ConnectionT) -> Streams:
+        """Return streams over it."""
 
     def _end(self, error: Exception) -> None:
         if self._error is None:
@@ -239,6 +261,21 @@ class Post:
         self._acceptors.clear()
         if self._standing is not None and not self._standing.done():
             self._standing.set_exception(self._error)
+
+
+class Post(AnyPost[Connection]):
+    __doc__ = AnyPost.__doc__
+
+    def delivered(self, conn: Connection, met: Delivered) -> None:
+        """For the client: a connection was made."""
+        self._arrived(conn)
+
+    def _hang_up(self, arrival: Connection | TrunklineError) -> None:
+        assert isinstance(arrival, Connection), "a plain post is given nothing else"
+        hang_up(arrival)
+
+    async def _streams(self, conn: Connection) -> Streams:
+        return await make_streams(conn)
 
 
 async def make_streams(conn: Connection) -> Streams:
