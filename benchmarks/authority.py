@@ -190,7 +190,9 @@ def measure_start(realm: Realm, times: int = 7) -> float:
 def serving(realm: Realm) -> Iterator[tuple[int, int]]:
     """Run `trunkline authority serve`; yield its port and process id."""
     words = ["authority", "serve", "--listen", "127.0.0.1:0", "--home", str(realm.home.path)]
-    process = subprocess.Popen([sys.executable, "-m", "trunkline", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trunkline", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     try:
         assert process.stdout is not None
         line = process.stdout.readline().decode()
@@ -390,7 +392,10 @@ def main() -> None:
             realm.grow(size)
             built = time.perf_counter() - began
             if realm.size == size or size == options.users:
-                print(f"{realm.size:,} statements, built in {built:.0f} s: start-up {measure_start(realm) * 1e3:.1f} ms", flush=True)
+                print(
+                    f"{realm.size:,} statements, built in {built:.0f} s: start-up {measure_start(realm) * 1e3:.1f} ms",
+                    flush=True,
+                )
         bytes_on_disk = sum(file.stat().st_size for file in realm.home.folder.glob("directory.sqlite*"))
         print(f"on disk: {bytes_on_disk / 1e6:,.0f} MB", flush=True)
         measure_get(realm, options.rounds)
