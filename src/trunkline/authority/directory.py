@@ -246,7 +246,9 @@ class Directory:
             self._sweep_due = self._now + _POSTPONED
             return
         self._sweep_due = self._now + self.config.sweep
-        self._save(Batch(expired=self._registrar.sweep(self._wall(self._now))))
+        expired = self._registrar.sweep(self._wall(self._now))
+        self._sign()  # a head fits the revoked serials that are told with it
+        self._save(Batch(self._head, expired=expired))
 
     def _first_head(self, wall: int) -> Head:
         saved = self._reader.head()

@@ -58,13 +58,19 @@ class Trust:
     Args:
         root: the realm's root certificate, DER: whoever makes this has compared its fingerprint.
         state: what `state` returned, perhaps in another run.
+        evidence: what `evidence` was in another run: then nothing is believed in this one either.
 
     Raises:
         TrustError: the root is none of this realm, or the state does not fit it.
     """
 
     def __init__(
-        self, realm: str, root: bytes, settings: TrustSettings | None = None, state: bytes | None = None
+        self,
+        realm: str,
+        root: bytes,
+        settings: TrustSettings | None = None,
+        state: bytes | None = None,
+        evidence: Sequence[SignedHead] = (),
     ) -> None:
         self.settings: Final = settings or TrustSettings()
         self.root: Final = parse_root(root)
@@ -80,7 +86,7 @@ class Trust:
         self._pending: OrderedDict[bytes, _Seen] = OrderedDict()
         self._strange: OrderedDict[bytes, SignedHead] = OrderedDict()
         """Heads of peers, signed by keys that may be those of authorities which are newer than our head."""
-        self._evidence: tuple[SignedHead, ...] = ()
+        self._evidence = tuple(evidence)
         self._leaves: OrderedDict[bytes, Identity] = OrderedDict()
         self._signed: OrderedDict[tuple[bytes, SignedHead], None] = OrderedDict()
         """Heads that were found to be signed, with the id of the key."""
@@ -150,7 +156,6 @@ class Trust:
                 tuple(sorted(self._revoked)),
                 tuple(anchor.certificate for anchor in self._authorities.values())[-MAX_AUTHORITIES:],
                 tuple(self._retired.values()),
-                self._evidence,
             )
         )
 
@@ -257,7 +262,7 @@ class Trust:
                 self._strange.popitem(last=False)
             return
         seen = self._open(signed, wall)
-        for known in (self._newest, *self._known.values()):
+        for known in (self._newest, *self._known.values(), *self._pending.values()):
             self._check_agrees(known, seen)
         size = seen.head.size
         if size not in (0, self._newest.head.size) and size not in self._known:
@@ -287,7 +292,9 @@ class Trust:
             if first_hand:
                 raise self._forked("the authority can't connect what it told a peer with it", seen, newest) from error
             raise
-        del self._pending[signed.body]
+        for body, each in tuple(self._pending.items()):
+            if each.head.size == seen.head.size:  # they agree, or it would have been noticed
+                del self._pending[body]
         self._remember(seen)
 
     def check_leaf(self, certificate: bytes, wall: float, chain: Iterable[bytes] = ()) -> Identity:
@@ -301,18 +308,18 @@ class Trust:
             TrustError: with the step that failed.
         """
         self._check_forked()
-        identity = self._check_certificate(certificate, wall, chain)
+        identity = self._check_chain(certificate, wall, chain)
         self.check_fresh(wall)
         return identity
 
-    def check_server(self, certificate: bytes, wall: float, chain: Iterable[bytes] = ()) -> Identity:
-        """Do what `check_leaf` does for an authority or a replica, which is asked for a fresh head: we have none yet.
+    def check_certificate(self, certificate: bytes, wall: float, chain: Iterable[bytes] = ()) -> Identity:
+        """Do what `check_leaf` does but for freshness: for our own, and for who is about to tell us a fresh head.
 
         Raises:
             TrustError: with the step that failed.
         """
         self._check_forked()
-        return self._check_certificate(certificate, wall, chain)
+        return self._check_chain(certificate, wall, chain)
 
     def check_own(self, chain: Sequence[bytes], user: str, signing: bytes, key: bytes, wall: float) -> Identity:
         """Return what the certificate says that was issued to us. (It may come before the first head.)
@@ -327,7 +334,7 @@ class Trust:
         """
         if not chain:
             raise TrustError("the authority issued an empty chain of certificates")
-        identity = self._check_certificate(chain[0], wall, chain[1:])
+        identity = self._check_chain(chain[0], wall, chain[1:])
         if identity.user != user or identity.public_key != signing:
             raise NotThatUser(f"{user!r} asked for a certificate, and got one of {identity.user!r} or of another key")
         if identity.key_id != key:
@@ -419,7 +426,10 @@ class Trust:
         a, b = one.head, other.head
         if a.size == b.size and (a.log, a.map) != (b.log, b.map):
             raise self._forked("the authority has signed two different states", one, other)
-        if (a.size - b.size) * (a.time - b.time) < 0:
+        older, newer = (a, b) if a.size < b.size else (b, a)
+        if older.size < newer.size and older.time > newer.time + self.settings.skew:
+            # The later it was signed, the more it holds. Whoever drops a statement signs less, later. (An authority
+            # that starts anew with its clock set back a little does that too, hence the skew.)
             raise self._forked("the authority's log has shrunk", one, other)
 
     def _accept(self, seen: "_Seen") -> None:
@@ -434,7 +444,7 @@ class Trust:
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
 
-    def _check_certificate(self, certificate: bytes, wall: float, chain: Iterable[bytes]) -> Identity:
+    def _check_chain(self, certificate: bytes, wall: float, chain: Iterable[bytes]) -> Identity:
         """8.8, the part that needs no head."""
         known = self._leaves.get(certificate)
         identity = known or parse_leaf(certificate)
@@ -463,7 +473,6 @@ class Trust:
         except TrustError as error:
             raise TrustError(f"the state kept for the realm {self.realm!r} can't be used: {error}") from None
         self._revoked = frozenset(state.revoked)
-        self._evidence = state.evidence
 
     def _reopen(self, signed: SignedHead) -> "_Seen":
         """Verify again what was verified in its time: clock, dates and retirements may have changed since."""
