@@ -15,9 +15,8 @@ import ssl
 import time
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from trunkline.authority.certificates import Identity
 from trunkline.authority.messages import SignedHead
 from trunkline.drivers.sockets import MAX_UNREAD
 from trunkline.errors import (
@@ -37,6 +36,9 @@ from trunkline.names import Peer
 from trunkline.switchboard.requests import FIRST_LAPSE_PAUSE, LONGEST_LAPSE_PAUSE, MAX_NOTES
 from trunkline.users import user_matches
 from trunkline.wire.limits import MAX_AVOID
+
+if TYPE_CHECKING:  # X.509 is a tenth of a second, which plain meetings need not take
+    from trunkline.authority.certificates import Identity
 
 HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds that TLS and the confirmation may take together, if the caller gives no less."""
@@ -80,7 +82,7 @@ class Member(Protocol):
     def tls_server(self) -> ssl.SSLContext:
         """Return the context for the passive side."""
 
-    def identify(self, tls: ssl.SSLSocket | ssl.SSLObject) -> Identity:
+    def identify(self, tls: ssl.SSLSocket | ssl.SSLObject) -> "Identity":
         """Return who is at the other end; TrustError if that is not proved, or no longer true."""
 
     def head(self) -> SignedHead:
