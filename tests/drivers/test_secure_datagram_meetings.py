@@ -11,7 +11,7 @@ from tests.leaks import no_leaks
 from tests.live import LiveServer
 from tests.securekit import TinyRealm, new_key
 from trunkline import aio, connect
-from trunkline.drivers import client_blocking, secure_sockets
+from trunkline.drivers import secure_aio, secure_sockets
 from trunkline.drivers.client_blocking import BlockingClient
 from trunkline.drivers.meetings_aio import Meeting
 from trunkline.drivers.secure_aio import SecurePost, secure_meet_datagram
@@ -137,22 +137,27 @@ def test_an_impostor_does_not_end_the_call(
 
 
 def test_who_confirms_and_then_exchanges_no_keys_is_an_impostor(
-    ann: BlockingClient, ben: BlockingClient, pool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A peer whose keys never come costs one handshake's time, and no socket."""
     caplog.set_level(logging.INFO, "trunkline")
-    monkeypatch.setattr(client_blocking, "HANDSHAKE_TIMEOUT", 0.2)
+    monkeypatch.setattr(secure_aio, "HANDSHAKE_TIMEOUT", 0.2)
     monkeypatch.setattr(secure_sockets.SecureConnection, "exchange_keys", silent)
-    calls = [
-        pool.submit(ben.secure_meet_datagram, "b", "a", BEN, "ann", PATIENCE),
-        pool.submit(ann.secure_meet_datagram, "a", "b", ANN, "ben", PATIENCE),
-    ]
-    while not any("nothing was heard for" in record.getMessage() for record in caplog.records):
-        pass
-    for client, call in zip((ben, ann), calls, strict=True):
-        client.close()
-        with pytest.raises(ClosedError):
-            call.result(PATIENCE)
+
+    async def main() -> None:
+        async with aio.Switchboard(server) as ours, aio.Switchboard(server) as theirs:
+            calls = [
+                asyncio.create_task(secure_meet_datagram(theirs.client(), BEN, "b", "a", "ann", PATIENCE)),
+                asyncio.create_task(secure_meet_datagram(ours.client(), ANN, "a", "b", "ben", PATIENCE)),
+            ]
+            while not any("nothing was heard for 0.2 s" in record.getMessage() for record in caplog.records):
+                await asyncio.sleep(0)
+            for call in calls:
+                call.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await call
+
+    asyncio.run(main())
 
 
 def silent(self: secure_sockets.SecureConnection, role: object, match: object) -> None:
