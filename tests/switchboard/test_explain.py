@@ -40,7 +40,7 @@ def test_one_edit_always_resembles(name: str, at: int, extra: str) -> None:
 
 
 def explain(table: Table, me: str, you: str, *, datagram: bool, user: str = "", peer_user: str = "") -> list[str]:
-    return explained(table, Explain(1, me, you, datagram, user, peer_user))
+    return explained(table, Explain(1, me, you, datagram, user, peer_user), lambda name: "hidden" not in name)
 
 
 def table_with(*entries: Entry) -> Table:
@@ -104,6 +104,11 @@ def test_lookalikes() -> None:
     assert "'Ben' is posted" in lines
     assert "'bin' waits for 'ann'" in lines
     assert "'ben' waits for 'anne'" in lines
+
+
+def test_lookalikes_that_the_asker_may_not_see_are_not_told() -> None:
+    table = table_with(post(1, "hidden"), meet(2, "hiddens", "ann"), meet(3, "hidde", "hidden"))
+    assert not any("hidden'" in line for line in explain(table, "hidden1", "hidde", datagram=False)[1:])
 
 
 def test_others_business_is_not_told() -> None:

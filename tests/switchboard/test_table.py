@@ -9,6 +9,10 @@ from trunkline.switchboard.entries import Entry, PostEntry
 from trunkline.switchboard.table import Table
 
 
+def everything(name: str) -> bool:
+    return True
+
+
 def entry(rid: int, me: str = "ann", you: str = "ben", owner: str = "", n: int = 1) -> Entry:
     return Entry(bytes([rid]) * 16, n, me, you, b"", False, owner, 1, 0.0)
 
@@ -78,14 +82,14 @@ def test_a_page_of_names_ends_between_two_names() -> None:
     table = Table()
     for rid, (name, user) in enumerate([("a", ""), ("b", "ann"), ("b", "ben"), ("c", "")]):
         table.add(post(rid, name, user=user, allow=("*",) if user else ()))
-    page, more = table.names("", "", 2)
+    page, more = table.names("", "", 2, everything)
     assert [key[0] for key, _ in page] == ["a"]
     assert more
-    page, more = table.names("", "a", 2)
+    page, more = table.names("", "a", 2, everything)
     assert [key[::2] for key, _ in page] == [("b", "ann"), ("b", "ben")]
     assert more
-    assert [key[0] for key, _ in table.names("", "b", 2)[0]] == ["c"]
-    assert len(table.names("", "a", 1)[0]) == 1  # more users of one name than fit
+    assert [key[0] for key, _ in table.names("", "b", 2, everything)[0]] == ["c"]
+    assert len(table.names("", "a", 1, everything)[0]) == 1  # more users of one name than fit
 
 
 names = st.sampled_from(["a", "b", "c", "a/b"])
@@ -122,7 +126,7 @@ def test_indexes_agree_with_a_plain_list(script: list[tuple[str, int, str, str, 
         assert table.seekers(me, False) == [e for e in model if not isinstance(e, PostEntry) and e.you == me]
         assert table.pool(me, False, "") == [e for e in model if isinstance(e, PostEntry) and e.me == me]
     posted = sorted({e.me for e in model if isinstance(e, PostEntry)})
-    assert [key[0] for key, _ in table.names("", "", 100)[0]] == posted
+    assert [key[0] for key, _ in table.names("", "", 100, everything)[0]] == posted
     again = Table()
     again.restore(table.snapshot())
     assert again.snapshot() == table.snapshot()

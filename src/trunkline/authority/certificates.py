@@ -79,6 +79,12 @@ def parse_fingerprint(text: str) -> bytes:
     raise InvalidRealm(text, "a realm's fingerprint has 52 of the characters a-z and 2-7")
 
 
+def key_text(signing: bytes) -> str:
+    """Return how people compare a user's Ed25519 key: half of its SHA-256 in base32, after what it is."""
+    half = hashlib.sha256(signing).digest()[:16]
+    return "ed25519:" + base64.b32encode(half).decode().rstrip("=").lower()
+
+
 def issue_bytes(realm: bytes, user: str, time: int, request: bytes) -> bytes:
     """Return what a user's key signs in an Issue message.
 

@@ -5,7 +5,7 @@ A complete subtree is named by its level and its place among those of its level:
 from the right. The verification follows RFC 9162 sections 2.1.3.2 and 2.1.4.2, which spell out what RFC 6962 implies.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -104,11 +104,6 @@ def consistency_ranges(first: int, second: int) -> list[tuple[int, int]]:
         ranges.append((start, stop))
     ranges.reverse()
     return ranges
-
-
-def prove(ranges: Iterable[tuple[int, int]], subtree: Callable[[Subtree], bytes]) -> tuple[bytes, ...]:
-    """Return the hashes of ``ranges``, given those of complete subtrees."""
-    return tuple(fold([subtree(each) for each in complete_subtrees(*each)]) for each in ranges)
 
 
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> None:

@@ -1,6 +1,6 @@
 """A bounded cache of stored nodes: what is used most often is read once, and what was changed is kept until saved."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, Generic, TypeVar
 
 from trunkline.authority.store import Reader
@@ -68,11 +68,11 @@ class Nodes(Generic[T]):
             self._keep(name, node)
         self._changed.clear()
 
-    def clear(self) -> None:
-        """Forget everything that is on disk."""
+    def restore(self, changes: Iterable[tuple[bytes, bytes]]) -> None:
+        """Forget everything but these changes, which `changes` returned."""
         self._upper.clear()
         self._lower.clear()
-        self._changed.clear()
+        self._changed = {name: self._decode(value) for name, value in changes}
 
     def _part(self, name: bytes) -> dict[bytes, T]:
         return self._upper if self._is_upper(name) else self._lower

@@ -209,9 +209,7 @@ def _check_signatures(
                 except InvalidSignature:
                     _verify_root(root, signed.signature, data)
     except InvalidSignature:
-        raise BadSignature(
-            f"{type(statement).__name__} of {statement.user!r} is not signed by {by.value}"
-        ) from None
+        raise BadSignature(f"{type(statement).__name__} of {statement.user!r} is not signed by {by.value}") from None
 
 
 def _verify_user(key: bytes, signature: bytes, data: bytes) -> None:

@@ -4,8 +4,8 @@ Tile ``(t, i)`` holds the hashes of up to sixteen complete subtrees of level ``4
 of the three levels above are computed from those. What was complete once stays as it is, so a tile only ever grows.
 """
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Hashable, Iterable
+from typing import Any, Final
 
 from trunkline.authority.merkle import (
     EMPTY_ROOT,
@@ -15,13 +15,17 @@ from trunkline.authority.merkle import (
     fold,
     inclusion_ranges,
     node_hash,
-    prove,
 )
 from trunkline.authority.nodes import Nodes
 from trunkline.authority.statements import HASH_SIZE
 
 LEVELS: Final = 4
 WIDTH: Final = 1 << LEVELS
+KEPT: Final = 256
+"""Hashes of at least so many leaves are kept once they were computed: few, and every proof needs some."""
+
+MAX_KNOWN: Final = 16 * 1024
+"""Most hashes that are kept so. In a log of two million statements there are that many of at least 256."""
 
 
 def tile_key(level: int, index: int) -> bytes:
@@ -48,6 +52,8 @@ class Tiles:
         self._nodes = nodes
         self.size = size
         """Leaves in it."""
+        self._known: dict[tuple[int, int], bytes] = {}
+        """Hashes of ranges of leaves. What was appended since does not change them."""
         self._peaks = [self._subtree(each) for each in complete_subtrees(0, size)]
 
     def append(self, leaf: bytes) -> None:
@@ -70,19 +76,31 @@ class Tiles:
 
     def inclusion_keys(self, index: int) -> list[bytes]:
         """Return the names of the tiles that `inclusion` reads."""
-        return _names(inclusion_ranges(index, self.size))
+        return self._names(inclusion_ranges(index, self.size))
 
     def inclusion(self, index: int) -> tuple[bytes, ...]:
         """Return the proof that leaf ``index`` is in the log."""
-        return prove(inclusion_ranges(index, self.size), self._subtree)
+        return tuple(self._range(*each) for each in inclusion_ranges(index, self.size))
 
     def consistency_keys(self, first: int) -> list[bytes]:
         """Return the names of the tiles that `consistency` reads."""
-        return _names(consistency_ranges(first, self.size)) if first <= self.size else []
+        return self._names(consistency_ranges(first, self.size)) if first <= self.size else []
 
     def consistency(self, first: int) -> tuple[bytes, ...]:
         """Return the proof that the log goes on from its first ``first`` leaves; none if it never had so many."""
-        return prove(consistency_ranges(first, self.size), self._subtree) if first <= self.size else ()
+        if first > self.size:
+            return ()
+        return tuple(self._range(*each) for each in consistency_ranges(first, self.size))
+
+    def snapshot(self) -> Hashable:
+        """Return the state without the nodes."""
+        return self.size, tuple(self._peaks)
+
+    def restore(self, snapshot: Any) -> None:
+        """Become what was snapshot."""
+        self.size, peaks = snapshot
+        self._peaks = list(peaks)
+        self._known.clear()
 
     def _store(self, level: int, place: int, node: bytes) -> None:
         name = tile_key(level, place // WIDTH)
@@ -90,6 +108,17 @@ class Tiles:
         assert tile is not None, "a tile is missing: the store was altered by others"
         assert len(tile) == place % WIDTH * HASH_SIZE, "a tile has another length than the log: the store was altered"
         self._nodes.put(name, tile + node)
+
+    def _range(self, start: int, stop: int) -> bytes:
+        """Return the hash of the leaves from ``start`` up to ``stop``, a node of the tree."""
+        found = self._known.get((start, stop))
+        if found is None:
+            found = fold([self._subtree(each) for each in complete_subtrees(start, stop)])
+            if stop - start >= KEPT or stop == self.size:
+                if len(self._known) >= MAX_KNOWN:
+                    self._known.clear()
+                self._known[start, stop] = found
+        return found
 
     def _subtree(self, subtree: Subtree) -> bytes:
         level, place = subtree
@@ -100,16 +129,18 @@ class Tiles:
         stop = start + (HASH_SIZE << above)
         assert tile is not None, "a tile is missing: the store was altered by others"
         assert len(tile) >= stop, "a tile is cut: the store was altered by others"
+        if above == 0:
+            return tile[start:stop]
         row = [tile[at : at + HASH_SIZE] for at in range(start, stop, HASH_SIZE)]
         while len(row) > 1:
             row = [node_hash(row[at], row[at + 1]) for at in range(0, len(row), 2)]
         return row[0]
 
-
-def _names(ranges: Iterable[tuple[int, int]]) -> list[bytes]:
-    names = {
-        tile_key(level // LEVELS, (place << level % LEVELS) // WIDTH)
-        for each in ranges
-        for level, place in complete_subtrees(*each)
-    }
-    return list(names)
+    def _names(self, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
+        names = {
+            tile_key(level // LEVELS, (place << level % LEVELS) // WIDTH)
+            for each in ranges
+            if each not in self._known
+            for level, place in complete_subtrees(*each)
+        }
+        return list(names)

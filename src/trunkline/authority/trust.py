@@ -2,8 +2,8 @@
 
 One object holds all that was verified: the root, the authority's certificates, the newest head, what is revoked. It has
 a method for each thing that can be learnt, each checks in the order of the spec and raises on the first step that
-fails, and then nothing has changed (but for what the root has signed, which is so whoever brings it). The form is that of python-tuf's trusted_metadata_set, but for the clock: ``wall``,
-the seconds since 1970, is passed in.
+fails. What the root has signed is taken in all the same; beyond that nothing has changed then. The form is that of
+python-tuf's trusted_metadata_set, but for the clock: ``wall``, the seconds since 1970, is passed in.
 """
 
 import contextlib
@@ -39,6 +39,9 @@ MAX_KNOWN: Final = 64
 MAX_LEAVES: Final = 256
 """Most certificates whose parse and signature are remembered; what depends on the time is checked each time."""
 
+MAX_HEADS: Final = 256
+"""Most heads whose signature is remembered to be good: peers show the same one until the authority signs the next."""
+
 _NO_HEAD: Final = "no head of the realm was ever seen, so nobody knows what was revoked: an authority must be reached"
 
 
@@ -55,13 +58,19 @@ class Trust:
     Args:
         root: the realm's root certificate, DER: whoever makes this has compared its fingerprint.
         state: what `state` returned, perhaps in another run.
+        evidence: what `evidence` was in another run: then nothing is believed in this one either.
 
     Raises:
         TrustError: the root is none of this realm, or the state does not fit it.
     """
 
     def __init__(
-        self, realm: str, root: bytes, settings: TrustSettings | None = None, state: bytes | None = None
+        self,
+        realm: str,
+        root: bytes,
+        settings: TrustSettings | None = None,
+        state: bytes | None = None,
+        evidence: Sequence[SignedHead] = (),
     ) -> None:
         self.settings: Final = settings or TrustSettings()
         self.root: Final = parse_root(root)
@@ -77,8 +86,10 @@ class Trust:
         self._pending: OrderedDict[bytes, _Seen] = OrderedDict()
         self._strange: OrderedDict[bytes, SignedHead] = OrderedDict()
         """Heads of peers, signed by keys that may be those of authorities which are newer than our head."""
-        self._evidence: tuple[SignedHead, ...] = ()
+        self._evidence = tuple(evidence)
         self._leaves: OrderedDict[bytes, Identity] = OrderedDict()
+        self._signed: OrderedDict[tuple[bytes, SignedHead], None] = OrderedDict()
+        """Heads that were found to be signed, with the id of the key."""
         if state is not None:
             self._restore(state)
 
@@ -145,7 +156,6 @@ class Trust:
                 tuple(sorted(self._revoked)),
                 tuple(anchor.certificate for anchor in self._authorities.values())[-MAX_AUTHORITIES:],
                 tuple(self._retired.values()),
-                self._evidence,
             )
         )
 
@@ -252,7 +262,7 @@ class Trust:
                 self._strange.popitem(last=False)
             return
         seen = self._open(signed, wall)
-        for known in (self._newest, *self._known.values()):
+        for known in (self._newest, *self._known.values(), *self._pending.values()):
             self._check_agrees(known, seen)
         size = seen.head.size
         if size not in (0, self._newest.head.size) and size not in self._known:
@@ -282,7 +292,9 @@ class Trust:
             if first_hand:
                 raise self._forked("the authority can't connect what it told a peer with it", seen, newest) from error
             raise
-        del self._pending[signed.body]
+        for body, each in tuple(self._pending.items()):
+            if each.head.size == seen.head.size:  # they agree, or it would have been noticed
+                del self._pending[body]
         self._remember(seen)
 
     def check_leaf(self, certificate: bytes, wall: float, chain: Iterable[bytes] = ()) -> Identity:
@@ -296,9 +308,18 @@ class Trust:
             TrustError: with the step that failed.
         """
         self._check_forked()
-        identity = self._check_certificate(certificate, wall, chain)
+        identity = self._check_chain(certificate, wall, chain)
         self.check_fresh(wall)
         return identity
+
+    def check_certificate(self, certificate: bytes, wall: float, chain: Iterable[bytes] = ()) -> Identity:
+        """Do what `check_leaf` does but for freshness: for our own, and for who is about to tell us a fresh head.
+
+        Raises:
+            TrustError: with the step that failed.
+        """
+        self._check_forked()
+        return self._check_chain(certificate, wall, chain)
 
     def check_own(self, chain: Sequence[bytes], user: str, signing: bytes, key: bytes, wall: float) -> Identity:
         """Return what the certificate says that was issued to us. (It may come before the first head.)
@@ -313,7 +334,7 @@ class Trust:
         """
         if not chain:
             raise TrustError("the authority issued an empty chain of certificates")
-        identity = self._check_certificate(chain[0], wall, chain[1:])
+        identity = self._check_chain(chain[0], wall, chain[1:])
         if identity.user != user or identity.public_key != signing:
             raise NotThatUser(f"{user!r} asked for a certificate, and got one of {identity.user!r} or of another key")
         if identity.key_id != key:
@@ -370,7 +391,12 @@ class Trust:
         head = read_head(signed)
         if head.realm != self.fingerprint:
             raise TrustError(f"the head is of another realm than {self.realm!r}")
-        check_head(signed, self._issuer(head.authority, "the head", wall))
+        issuer = self._issuer(head.authority, "the head", wall)
+        if (issuer.key_id, signed) not in self._signed:
+            check_head(signed, issuer)
+            self._signed[issuer.key_id, signed] = None
+            if len(self._signed) > MAX_HEADS:
+                self._signed.popitem(last=False)
         if head.time > wall + self.settings.skew:
             raise TrustError(
                 f"the head is {head.time - wall:.0f} s in the future, and clocks may differ by {self.settings.skew} s: "
@@ -400,7 +426,10 @@ class Trust:
         a, b = one.head, other.head
         if a.size == b.size and (a.log, a.map) != (b.log, b.map):
             raise self._forked("the authority has signed two different states", one, other)
-        if (a.size - b.size) * (a.time - b.time) < 0:
+        older, newer = (a, b) if a.size < b.size else (b, a)
+        if older.size < newer.size and older.time > newer.time + self.settings.skew:
+            # The later it was signed, the more it holds. Whoever drops a statement signs less, later. (An authority
+            # that starts anew with its clock set back a little does that too, hence the skew.)
             raise self._forked("the authority's log has shrunk", one, other)
 
     def _accept(self, seen: "_Seen") -> None:
@@ -415,7 +444,7 @@ class Trust:
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
 
-    def _check_certificate(self, certificate: bytes, wall: float, chain: Iterable[bytes]) -> Identity:
+    def _check_chain(self, certificate: bytes, wall: float, chain: Iterable[bytes]) -> Identity:
         """8.8, the part that needs no head."""
         known = self._leaves.get(certificate)
         identity = known or parse_leaf(certificate)
@@ -444,7 +473,6 @@ class Trust:
         except TrustError as error:
             raise TrustError(f"the state kept for the realm {self.realm!r} can't be used: {error}") from None
         self._revoked = frozenset(state.revoked)
-        self._evidence = state.evidence
 
     def _reopen(self, signed: SignedHead) -> "_Seen":
         """Verify again what was verified in its time: clock, dates and retirements may have changed since."""

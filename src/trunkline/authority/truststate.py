@@ -1,5 +1,6 @@
 """What a client keeps on disk of a realm, so that nobody rolls it back over a restart (docs/spec/authority.md 8.4)."""
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -26,11 +27,11 @@ class TrustState(msgspec.Struct, frozen=True, array_like=True):
     revoked: Annotated[tuple[Serial, ...], Meta(max_length=MAX_REVOKED)]
     authorities: Annotated[tuple[Certificate, ...], Meta(max_length=MAX_AUTHORITIES)]
     retired: Annotated[tuple[Signed, ...], Meta(max_length=64)]
-    evidence: Annotated[tuple[SignedHead, ...], Meta(max_length=2)]
     version: int = _VERSION
 
 
 _decoder: Final = msgspec.msgpack.Decoder(TrustState)
+_evidence: Final = msgspec.msgpack.Decoder(tuple[SignedHead, SignedHead])
 
 
 def encode_state(state: TrustState) -> bytes:
@@ -53,3 +54,20 @@ def decode_state(data: bytes, realm: bytes) -> TrustState:
     if state.realm != realm:
         raise TrustError("it is of another realm")
     return state
+
+
+def encode_evidence(heads: Sequence[SignedHead]) -> bytes:
+    """Return the bytes in which two heads are kept that can't both be true."""
+    return msgspec.msgpack.encode(heads)
+
+
+def decode_evidence(data: bytes) -> tuple[SignedHead, ...]:
+    """Return what `encode_evidence` was given.
+
+    Raises:
+        TrustError: it is something else.
+    """
+    try:
+        return _evidence.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise TrustError(f"it can't be read: {error}") from None

@@ -38,7 +38,7 @@ PAUSE_OUTPUT: Final = 64 * 1024
 that waits for it."""
 
 MAX_UNANSWERED: Final = 64
-"""Most writes of one client that wait for the disk; its next one is read when they are answered."""
+"""Most requests of one client that are dealt with together; its next one is read when they are answered."""
 
 LINGER: Final = 1.0
 """Seconds for which a connection that we close may take to read our last words and to close as well."""
@@ -80,8 +80,8 @@ class Channel:
         "_out",
         "_owner",
         "_partial",
-        "_ready",
         "_reading",
+        "_ready",
         "_room",
         "_sock",
         "_writing",
@@ -119,7 +119,7 @@ class Channel:
         self.deadline = now() + HANDSHAKE_TIMEOUT
         """When the client is given up, by the drivers' clock; the owner looks now and then."""
         self.unanswered = 0
-        """Writes of this client that wait for the disk: the owner counts."""
+        """Requests of this client that are being dealt with: the owner counts."""
         loop.add_reader(self._fd, self._handshake)
 
     @property
@@ -131,6 +131,16 @@ class Channel:
     def idle(self) -> bool:
         """Whether it has nothing to say and nothing to hear."""
         return not (self._partial or self._out or self.unanswered)
+
+    @property
+    def output(self) -> int:
+        """Bytes that wait for it to read them."""
+        return len(self._out)
+
+    @property
+    def hungry(self) -> bool:
+        """Whether `next_request` may have more, though nothing new has come."""
+        return self._inbound.begun and self._inbound.waiting > 0 and not self._closing and not self._busy()
 
     def next_request(self) -> Request | None:
         """Return the next request; None if there is none, or if the client has to read its answers first.

@@ -137,6 +137,9 @@ class _Queries:
         some = some.order_by(records.name).limit(bindparam("most"))
         self.users = of(some, "after", "end", "most")
         self.users_by_state = of(some.where(records.state == bindparam("wanted")), "after", "end", "most", "wanted")
+        self.count_state = of(
+            select(func.count()).select_from(schema.records).where(records.state == bindparam("wanted")), "wanted"
+        )
         self.put_node = self._upsert(schema.nodes)
         self.add_issued = of(schema.issued.insert().values(
             {name: bindparam(f"v_{name}") for name in ("name", "not_after", "certificate")}
@@ -187,9 +190,9 @@ class Store:
         self._lock = lock
         self._what = what
         self._errors: type[Exception] = connection.dialect.loaded_dbapi.Error
-        self._raw: Any = connection.connection.driver_connection
-        self._cursor: Any = self._raw.cursor()
-        self._pipeline = getattr(self._raw, "pipeline", contextlib.nullcontext)
+        raw: Any = connection.connection.driver_connection
+        self._cursor: Any = raw.cursor()
+        self._pipeline = getattr(raw, "pipeline", contextlib.nullcontext)
         self._begin = "BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else "BEGIN"
         self._queries = _Queries(connection.dialect)
         self._encode = msgspec.msgpack.Encoder().encode
@@ -320,6 +323,10 @@ class Store:
         else:
             rows = self._rows(self._queries.users, rest)
         return found + [self._decoded(self._records, record) for (record,) in rows]
+
+    def count(self, state: int) -> int:
+        """Return how many users are in a state; it takes the longer the more there are."""
+        return int(self._rows(self._queries.count_state, (state,))[0][0])
 
     def issued(self, user: str, after: int) -> list[IssuedCertificate]:
         rows = self._rows(self._queries.issued, (user, after))

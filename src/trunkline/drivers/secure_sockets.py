@@ -12,11 +12,11 @@ import contextlib
 import math
 import socket
 import ssl
+import time
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from trunkline.authority.certificates import Identity
 from trunkline.authority.messages import SignedHead
 from trunkline.drivers.datagram_keys import KeysOverTls
 from trunkline.drivers.secure_datagram import SecureDatagramSocket
@@ -40,8 +40,17 @@ from trunkline.switchboard.requests import FIRST_LAPSE_PAUSE, LONGEST_LAPSE_PAUS
 from trunkline.users import user_matches
 from trunkline.wire.limits import MAX_AVOID
 
+if TYPE_CHECKING:  # X.509 is a tenth of a second, which plain meetings need not take
+    from trunkline.authority.certificates import Identity
+
 HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds that TLS and the confirmation may take together, if the caller gives no less."""
+
+SESSION_TIME: Final = 600
+"""Seconds for which one session is resumed before the next is kept. To take it out of libssl and put it in costs a
+third of a resumed handshake, most of it for parsing certificates. RFC 8446 appendix C.4 would have each used once, so
+that an observer can't tell that two connections are of one client; the addresses tell that as well. Secrecy does not
+depend on it: keys are agreed on anew each time (psk_dhe_ke)."""
 
 _NOBODY: Final = Peer("")
 
@@ -76,7 +85,7 @@ class Member(Protocol):
     def tls_server(self) -> ssl.SSLContext:
         """Return the context for the passive side."""
 
-    def identify(self, tls: ssl.SSLSocket | ssl.SSLObject) -> Identity:
+    def identify(self, tls: ssl.SSLSocket | ssl.SSLObject) -> "Identity":
         """Return who is at the other end; TrustError if that is not proved, or no longer true."""
 
     def head(self) -> SignedHead:
@@ -187,6 +196,7 @@ class SecureHandshake:
         "_head",
         "_member",
         "_out",
+        "_resumed",
         "_timeout",
         "deadline",
         "meeting",
@@ -214,6 +224,8 @@ class SecureHandshake:
         self._head = member.head()
         self._context = member.tls_client() if meeting.role is Role.ACTIVE else member.tls_server()
         self._confirmation: Confirmation | None = None
+        self._resumed = 0
+        """When the session was made that we ask to resume, in seconds since 1970."""
         self._out = b""
         self.tls: ssl.SSLSocket | ssl.SSLObject
 
@@ -282,7 +294,12 @@ class SecureHandshake:
 
     def _session(self) -> ssl.SSLSession | None:
         m = self.meeting
-        return self._member.sessions.get(self._context, m.peer_user, m.you) if m.role is Role.ACTIVE else None
+        if m.role is Role.PASSIVE:
+            return None
+        session = self._member.sessions.get(self._context, m.peer_user, m.you)
+        if session is not None:
+            self._resumed = session.time
+        return session
 
     def _begin(self, now: float) -> Confirmation:
         """TLS stands: see who is there."""
@@ -372,7 +389,7 @@ class SecureHandshake:
 
     def _keep_session(self) -> None:
         m = self.meeting
-        if m.role is Role.ACTIVE:
+        if m.role is Role.ACTIVE and not (self.tls.session_reused and time.time() - self._resumed < SESSION_TIME):
             self._member.sessions.put(self._context, m.peer_user, m.you, self.tls.session)
 
 

@@ -71,6 +71,11 @@ def _prepare(context: ssl.SSLContext, root: bytes, credential: Credential | None
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     context.load_verify_locations(cadata=root)
     if credential is not None:
+        # Nearly every peer's certificate is of the authority that issued ours, and who has ours has checked that the
+        # root signed that one: libssl need not do it again in each handshake. Whether it was retired since, `identify`
+        # looks up.
+        context.load_verify_locations(cadata=b"".join(credential.chain[1:]))
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         with _as_file(credential.pem()) as path:
             context.load_cert_chain(path)
     return context
