@@ -331,12 +331,11 @@ class AsyncClient:
                 assert_never(effect)
 
     def _deliver(self, effect: Delivered) -> None:
-        sock = self._peers.take(effect.conn)
-        if sock is None:
+        connection = self._peers.take(effect.conn, effect.peer, secure=bool(effect.claimed))
+        if connection is None:
             # It was lost in this very step. The match counts as made (S1), so the caller reads EOF.
-            sock = _ended()
+            connection = Connection.adopt(_ended(), effect.peer)
         _log.debug("= delivered: %r", effect.peer)
-        connection = Connection.adopt(sock, effect.peer)
         sink = self._sinks.get(effect.rid)
         if sink is None:
             hang_up(connection)
