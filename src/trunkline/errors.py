@@ -7,6 +7,7 @@
     │   ├── InvalidUser         (also a ValueError)
     │   ├── InvalidRealm        (also a ValueError)
     │   ├── ConfigError         a setting or file of ours can't be used
+    │   │   └── StoreFailed         what an authority keeps can't be read or written
     │   └── ClosedError         used after close()
     ├── RemoteError         the other side broke the rules: it is told the code, and the link closes
     │   ├── NotTrunkline        the first bytes are not our preamble
@@ -29,7 +30,8 @@
     │   ├── StaleHead           no head that is new enough
     │   ├── Revoked             the certificate, its key or its issuer was revoked
     │   ├── NotThatUser         the peer is somebody, but not who was asked for
-    │   └── DecryptError        the blob was altered, or is for another
+    │   ├── DecryptError        the blob was altered, or is for another
+    │   └── WrongCode           the words of `invite --code` were not those
     ├── LinkClosed          the connection is gone: who closed it, and why
     │   ├── NoSwitchboard       no server could be reached (also a ConnectionError)
     │   ├── NoAuthority         no authority or replica could be reached (also a ConnectionError)
@@ -109,6 +111,10 @@ class InvalidRealm(LocalError, ValueError):
 
 class ConfigError(LocalError):
     """A setting or a file of ours can't be used; the text says which, and the fix."""
+
+
+class StoreFailed(ConfigError):
+    """What an authority keeps can't be read or written: full, locked, damaged, gone. The text says what to do."""
 
 
 class ClosedError(LocalError):
@@ -330,6 +336,12 @@ class DecryptError(TrustError):
     """The blob was altered, or is meant for another, or is from another than it says."""
 
     code = 71
+
+
+class WrongCode(TrustError):
+    """The one-time code was wrong, or somebody in between tried to guess it; that was its only use."""
+
+    code = 72
 
 
 class LinkClosed(TrunklineError):

@@ -4,6 +4,7 @@ Only what the asker may know: what is posted, which anybody may list; and who wa
 """
 
 import itertools
+from collections.abc import Callable
 from typing import Final
 
 from trunkline.switchboard.entries import Entry, PostEntry, State, allows, shuns
@@ -40,14 +41,20 @@ def resembles(a: str, b: str) -> str:
     return "by two characters swapped" if swapped == longer else ""
 
 
-def explain(table: Table, ask: Explain) -> list[str]:
-    """Return a line for each thing that may be the reason why meet(me, you) waits."""
+def explain(table: Table, ask: Explain, sees: Callable[[str], bool]) -> list[str]:
+    """Return a line for each thing that may be the reason why meet(me, you) waits.
+
+    Args:
+        table: what is lodged.
+        ask: the question; its asker may meet ``you`` as ``me``.
+        sees: whether the asker may know of another name.
+    """
     own = (ask.user, ask.peer_user)
     mine = [entry for entry in table.seekers(ask.you, ask.datagram) if entry.me == ask.me and _users(entry) == own]
     lines = [*_posts(table, ask, mine), *_meets(table, ask, mine)]
     if not lines:
         lines.append(f"nobody has posted {ask.you!r}, and nobody waits under that name for {ask.me!r}")
-    lines += _lookalikes(table, ask)
+    lines += _lookalikes(table, ask, sees)
     return lines[:MAX_LINES]
 
 
@@ -101,20 +108,20 @@ def _meets(table: Table, ask: Explain, mine: list[Entry]) -> list[str]:
     return lines
 
 
-def _lookalikes(table: Table, ask: Explain) -> list[str]:
+def _lookalikes(table: Table, ask: Explain, sees: Callable[[str], bool]) -> list[str]:
     me, you = ask.me, ask.you
     lines = []
     for name, datagram, _ in table.posted_names(MAX_SCAN):
         how = resembles(name, you)
-        if how and datagram == ask.datagram:
+        if how and datagram == ask.datagram and sees(name):
             lines.append(f"{name!r} is posted; it differs from {you!r} {how}")
     for entry in table.seekers(me, ask.datagram)[:MAX_SCAN]:
         how = resembles(entry.me, you)
-        if how:
+        if how and sees(entry.me):
             lines.append(f"{entry.me!r} waits for {me!r}; it differs from {you!r} {how}")
     for entry in table.waiting_as(you, ask.datagram, MAX_SCAN):
         how = resembles(entry.you, me)
-        if how:
+        if how and sees(entry.you):
             lines.append(f"{you!r} waits for {entry.you!r}; that differs from {me!r} {how}")
     return list(dict.fromkeys(lines))  # a name that several users have posted is one line
 

@@ -8,7 +8,7 @@ Rule 3: the order in every index is the order of arrival here.
 """
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from trunkline.switchboard.entries import Entry, Key, PostEntry, admits
@@ -140,8 +140,10 @@ class Table:
         chosen.turn = self._turns
         return chosen
 
-    def names(self, prefix: str, after: str, limit: int) -> tuple[list[tuple[Key, list[PostEntry]]], bool]:
-        """Return up to ``limit`` posted names under ``prefix`` after ``after``, and whether there are more.
+    def names(
+        self, prefix: str, after: str, limit: int, sees: Callable[[str], bool]
+    ) -> tuple[list[tuple[Key, list[PostEntry]]], bool]:
+        """Return up to ``limit`` posted names under ``prefix`` after ``after`` that the asker sees, and if there are more.
 
         The entries of one name, of several kinds and users, stay together: who asks goes on after the last name.
         """
@@ -152,11 +154,13 @@ class Table:
         found: list[tuple[Key, list[PostEntry]]] = []
         while at < len(self._names) and self._names[at][0].startswith(prefix):
             key = self._names[at]
+            at += 1
+            if not sees(key[0]):
+                continue
             if len(found) == limit:
                 whole = [one for one in found if one[0][0] != key[0]]
                 return whole or found, True  # more users of one name than fit: the rest of them can't be listed
             found.append((key, self._posts[key]))
-            at += 1
         return found, False
 
     def posted_names(self, most: int) -> Iterator[Key]:
