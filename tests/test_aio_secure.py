@@ -2,18 +2,15 @@
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from tests.drivers.aiokit import LOOPS, run, server
-from tests.realmkit import Realm
+from tests.homes import REALM, home
 from trunkline import aio
 from trunkline.aio import Switchboard
-from trunkline.authority.certificates import fingerprint_text
-from trunkline.drivers.realm_home import RealmHome
 from trunkline.errors import (
     ConfigError,
     InvalidName,
@@ -26,24 +23,6 @@ from trunkline.errors import (
 
 Loop = Callable[[], asyncio.AbstractEventLoop]
 either_loop = pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
-REALM = Realm()
-
-
-def home(folder: Path, *users: str, certified: bool = True, default: str = "") -> Path:
-    """Make a home of these users, with their certificates and a head just seen."""
-    here = RealmHome(folder, {})
-    folder.mkdir(exist_ok=True)
-    Path(folder, "root.pem").write_text(ssl.DER_cert_to_PEM_cert(REALM.root))
-    root = fingerprint_text(REALM.issuer.fingerprint)
-    Path(folder, "realm.toml").write_text(f"realm = '{REALM.name}'\nroot = '{root}'\nuser = '{default}'\n")
-    state = REALM.trust().state()
-    assert state is not None
-    here.keep_state(state)
-    for user in users:
-        here.save_key(user, REALM.key(user))
-        if certified:
-            here.keep_credential(user, REALM.credential(user))
-    return folder
 
 
 @contextlib.asynccontextmanager
