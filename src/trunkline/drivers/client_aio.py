@@ -111,6 +111,8 @@ class AsyncClient:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.closed = False
+        self.at_close: Final[list[Callable[[], None]]] = []
+        """Called when it is closed, by whomever."""
         self._remember = remember
         self._addresses = addresses
         self._noticed = noticed
@@ -216,6 +218,8 @@ class AsyncClient:
         if self._acceptor is not None:
             self._acceptor.close()
         self._fail_all()
+        for call in self.at_close:
+            call()
 
     def abandon(self) -> None:
         """Close the descriptors in the child of a fork: everything else belongs to the parent."""
