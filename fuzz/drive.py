@@ -8,7 +8,7 @@ import sys
 
 import atheris
 
-PURE = [f"trunkline.{name}" for name in ("wire", "switchboard", "meeting", "transfer", "names")]
+PURE = [f"trunkline.{name}" for name in ("wire", "switchboard", "meeting", "transfer", "authority", "names")]
 
 
 def main() -> None:

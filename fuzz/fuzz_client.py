@@ -195,13 +195,17 @@ class World:
         if kind < 3:
             self.open[rid] = False
             you = self.wanted[rid] = self.pools.name(draws)
-            self.step(MeetWanted(rid, self.pools.name(draws), you, blob, deadline, bool(draws.below(2))))
+            user = draws.choice(("", "ann", "a//b"))
+            more = (bool(draws.below(2)), user, user, tuple(self.pools.rids[: draws.choice((0, 2, 20))]))
+            self.step(MeetWanted(rid, self.pools.name(draws), you, blob, deadline, *more))
         elif kind < 5:
             self.open[rid] = True
             datagram, unique = bool(draws.below(2)), bool(draws.below(2))
             secret = draws.choice((None, Secret(b"s"), Secret(b"s" * 65)))
             backlog = draws.choice((1, 2, 128, 0, MAX_BACKLOG + 1))
-            self.step(PostWanted(rid, self.pools.name(draws), blob, datagram, unique, secret, backlog, deadline))
+            offer = draws.choice((("", ()), ("ann", ("ben", "*")), ("ann", ()), ("", ("ben",)), ("ann", ("*",) * 17)))
+            more = (datagram, unique, secret, backlog, deadline, *offer)
+            self.step(PostWanted(rid, self.pools.name(draws), blob, *more))
         elif kind == 5:
             self.questions.append(self.count)
             asked = draws.choice((Explain(self.count, "a", "b"), ListNames(self.count, ""), AskStatus(self.count)))

@@ -10,10 +10,10 @@ from fuzz.grammar import ALL, FROM_CLIENTS, FROM_MATES, Draws, Pools, fed
 from trunkline.errors import RemoteError
 from trunkline.names import Address
 from trunkline.switchboard.config import ServerConfig
+from trunkline.switchboard.entries import State
 from trunkline.switchboard.events import Close, Dial, Halt, Lost, Opened, Received, Send, ServerEvent, Stop, Tick
 from trunkline.switchboard.mesh import FORGET
 from trunkline.switchboard.server import Role, Server
-from trunkline.switchboard.table import State
 from trunkline.wire.codec import PREAMBLE, Inbound, decode, encode
 from trunkline.wire.limits import MAX_MEMBERS, MAX_REMOVALS
 from trunkline.wire.messages import Hello, MateHello, MateWelcome, Member, Propose

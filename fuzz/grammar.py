@@ -11,8 +11,9 @@ from typing import Any, Final, TypeVar, get_args
 import msgspec
 
 from trunkline.names import Candidate, Candidates
+from trunkline.switchboard.entries import handle
 from trunkline.wire.codec import encode_candidates
-from trunkline.wire.messages import AnyMessage, ClientMessage, MateMessage, Message, Propagated, ServerMessage
+from trunkline.wire.messages import AnyMessage, ClientMessage, MateMessage, Message, Post, Propagated, ServerMessage
 
 T = TypeVar("T")
 
@@ -34,6 +35,8 @@ _CANDIDATES: Final = (
     b"\xc1 no MessagePack",
 )
 _PAIRS: Final = (("ann", "ben"), ("ben", "ann"), ("ann", "post"), ("ben", "post"))
+_USERS: Final = (("ann", "ben"), ("ben", "ann"), ("ann", "ann"), ("ann", "ops/eve"), ("ann", ""), ("a//b", "*"))
+_ALLOW: Final = (("ben",), ("ops/*", "ann"), ("*",), (), ("*/*/",))
 _NUMBERS: Final = (1, 0, 2, 3, 4, 5, 128, 1 << 20, (1 << 53) - 1)
 _FLOATS: Final = (1.0, 0.5, 0.0, -1.0, 1e-9, 1e300, math.inf, -math.inf, math.nan)
 _SECRETS: Final = (b"", b"secret", b"another", b"s" * 64)
@@ -114,7 +117,22 @@ class Pools:
             values["me"], values["you"] = draws.choice(_PAIRS)
             if kind is Propagated and not draws.below(3):
                 values["me"], values["you"] = "post", ""
+        self._agree(draws, kind, values)
         return kind(**values)
+
+    def _agree(self, draws: Draws, kind: type, values: dict[str, Any]) -> None:
+        """Let the users fit each other, as the codec demands: plain, or both, or one and a list."""
+        if "peer_user" not in values and "allow" not in values:
+            return
+        is_offer = kind is Post or values.get("you") == ""
+        users = draws.choice(_USERS) if draws.below(2) else ("", "")
+        for name, value in (
+            ("user", users[0]),
+            ("peer_user", "" if is_offer else users[1]),
+            ("allow", draws.choice(_ALLOW) if is_offer and users[0] else ()),
+        ):
+            if name in values:
+                values[name] = value
 
     def name(self, draws: Draws) -> str:
         """Return a name, odd ones now and then."""
@@ -151,6 +169,8 @@ class Pools:
         match name:
             case "rid" | "target" | "partner":
                 return draws.choice(self.rids)
+            case "avoid":
+                return handle(draws.choice(self.rids))
             case "match":
                 return draws.choice(self.matches)
             case "token":

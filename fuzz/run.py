@@ -18,7 +18,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 CRASHES = ROOT / "fuzz" / "crashes"
 SEEDS = 32
-NAMES = ("codec", "server", "client", "handshake", "transfer")
+NAMES = ("codec", "server", "client", "handshake", "transfer", "sealing")
 
 
 class Outcome(NamedTuple):

@@ -10,7 +10,9 @@ import pytest
 from tests.drivers.aiokit import LOOPS, Raw, run, server
 from trunkline import aio
 from trunkline.aio import Switchboard
+from trunkline.drivers.meetings_aio import Meeting
 from trunkline.drivers.server_aio import SwitchboardServer
+from trunkline.drivers.sockets import Connection
 from trunkline.errors import (
     ClosedError,
     ConfigError,
@@ -22,6 +24,7 @@ from trunkline.errors import (
 )
 from trunkline.names import Address, Secret
 from trunkline.switchboard.config import ClientConfig
+from trunkline.switchboard.events import Delivered
 from trunkline.switchboard.server import Server
 from trunkline.wire.codec import PREAMBLE, encode
 from trunkline.wire.messages import Hello
@@ -260,14 +263,14 @@ def test_cancelled_in_the_turn_in_which_it_comes(face: str, whose: str, monkeypa
     async def main() -> None:
         async with world() as (_, board):
             task = asyncio.create_task(getattr(board, face)("a", "b"))
-            delivered = aio._Meeting.delivered
+            delivered = Meeting.delivered
 
-            def and_cancel(meeting: object, conn: aio.Connection) -> None:
-                delivered(meeting, conn)
+            def and_cancel(meeting: Meeting, conn: Connection, met: Delivered) -> None:
+                delivered(meeting, conn, met)
                 if conn.peer.name == whose:
                     task.cancel()
 
-            monkeypatch.setattr(aio._Meeting, "delivered", and_cancel)
+            monkeypatch.setattr(Meeting, "delivered", and_cancel)
             other = asyncio.create_task(getattr(board, face)("b", "a"))
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -279,20 +282,6 @@ def test_cancelled_in_the_turn_in_which_it_comes(face: str, whose: str, monkeypa
             else:
                 result.close()
             await nothing_waits(board)
-
-    run(main)
-
-
-def test_delivered_after_all() -> None:
-    async def main() -> None:
-        meeting = aio._Meeting(asyncio.get_running_loop(), streams=False)
-        meeting.future.cancel()
-        a, b = socket.socketpair()
-        meeting.delivered(aio.Connection.adopt(a, aio.Peer("x")))
-        assert b.recv(1) == b""
-        b.close()
-        meeting.failed(ClosedError("ignored"))
-        meeting.drop()
 
     run(main)
 
@@ -363,8 +352,8 @@ def test_a_cancelled_accept_loses_nobody() -> None:
             await asyncio.sleep(0)
             delivered = post.delivered
 
-            def and_cancel(conn: aio.Connection) -> None:
-                delivered(conn)
+            def and_cancel(conn: Connection, met: Delivered) -> None:
+                delivered(conn, met)
                 accepting.cancel()  # in the very turn in which it comes
 
             post.delivered = and_cancel
@@ -374,24 +363,6 @@ def test_a_cancelled_accept_loses_nobody() -> None:
                 with await post.accept_socket() as far:
                     assert far.peer.name == "a"
                     assert near.peer.name == "p"
-
-    run(main)
-
-
-def test_cancelled_and_closed_at_once() -> None:
-    async def main() -> None:
-        async with world() as (_, board):
-            post = await board.post("p")
-            accepting = asyncio.create_task(post.accept_socket())
-            await asyncio.sleep(0)
-            a, b = socket.socketpair()
-            post.delivered(aio.Connection.adopt(a, aio.Peer("x")))
-            accepting.cancel()
-            await post.close()
-            with pytest.raises(asyncio.CancelledError):
-                await accepting
-            assert b.recv(1) == b""
-            b.close()
 
     run(main)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.meeting import handshake
-from trunkline.switchboard import lifecycle, table
+from trunkline.switchboard import entries, lifecycle
 from trunkline.transfer import lifecycle as transfer
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/states.md"
@@ -56,7 +56,12 @@ def draw(moves: Iterable[Move]) -> str:
 def page() -> str:
     """Return the whole page."""
     parts = (
-        ("A meet on its own server's table (`switchboard/table.py`)", "spec/switchboard.md", "3", nested(table.LIFE)),
+        (
+            "A meet on its own server's table (`switchboard/entries.py`)",
+            "spec/switchboard.md",
+            "3",
+            nested(entries.LIFE),
+        ),
         ("A client's meeting (`switchboard/lifecycle.py`)", "spec/switchboard.md", "5", nested(lifecycle.MEET)),
         ("A client's post (`switchboard/lifecycle.py`)", "spec/switchboard.md", "5", nested(lifecycle.POST)),
         ("The dial between peers (`meeting/handshake.py`)", "spec/switchboard.md", "6", nested(handshake.TABLE)),

@@ -13,7 +13,7 @@ import asyncio
 import functools
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -23,12 +23,11 @@ import msgspec
 from trunkline.drivers.addresses import place
 from trunkline.drivers.client_aio import AsyncClient
 from trunkline.drivers.home import Home, given_servers
-from trunkline.drivers.sockets import Connection, hang_up
-from trunkline.drivers.streams_aio import streams, streams_at_once
-from trunkline.errors import ClosedError, ConfigError, MeetTimeout
-from trunkline.names import Address, Peer, Secret, check_name, check_pair
+from trunkline.drivers.meetings_aio import Meeting, Post, Streams, make_streams
+from trunkline.drivers.sockets import Connection
+from trunkline.names import Address, Secret, check_name, check_pair
 from trunkline.switchboard.config import ClientConfig
-from trunkline.switchboard.events import Accepted, Announced, PostWanted
+from trunkline.switchboard.events import Announced
 from trunkline.wire.limits import MAX_BACKLOG, MAX_NOTICE, MAX_SECRET
 from trunkline.wire.messages import (
     AskStatus,
@@ -45,225 +44,6 @@ ANSWER_TIMEOUT: Final = 10.0
 
 NOTICES_KEPT: Final = 256
 """Notices that wait for a reader of `notices`; when more come, the oldest are lost."""
-
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter, Peer]
-"""What a meeting gives: a reader, a writer, and who is at the other end."""
-
-
-class _Meeting:
-    """Waits for one connection."""
-
-    __slots__ = ("_streams", "future")
-
-    lasting = False
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, streams: bool) -> None:
-        self.future: asyncio.Future[Connection | Streams] = loop.create_future()
-        self._streams = streams
-
-    def delivered(self, conn: Connection) -> None:
-        if self.future.done():
-            hang_up(conn)
-            return
-        # Made here, the streams are connected in the same turn of the loop in which the caller wakes.
-        made = streams_at_once(conn) if self._streams else None
-        self.future.set_result(conn if made is None else (*made, conn.peer))
-
-    def drop(self) -> None:
-        """The caller was cancelled in the very turn in which the connection came: the peer reads EOF."""
-        if self.future.done() and not self.future.cancelled() and self.future.exception() is None:
-            made = self.future.result()
-            if isinstance(made, Connection):
-                hang_up(made)
-            else:
-                made[1].transport.abort()
-
-    def failed(self, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-
-    def stands(self, generation: int) -> None:
-        raise AssertionError(f"only posts stand, and have a generation: {generation}")
-
-
-class Post:
-    """A standing offer under a name: whoever meets the name gets a connection to us.
-
-    Use it in ``async with``, or await it and `close` it later: either returns when a server has taken the offer. Any
-    number of tasks may accept; ``async for`` accepts until the post is closed.
-
-    Raises, when it is entered:
-        NameTaken: the name is held by another, or was asked for as unique while others post it.
-        NoSwitchboard: no server could be reached.
-    """
-
-    lasting = True
-
-    def __init__(
-        self,
-        switchboard: "Switchboard",
-        name: str,
-        *,
-        unique: bool,
-        secret: Secret | None,
-        backlog: int,
-        datagram: bool,
-    ) -> None:
-        self.name: Final = name
-        """The name that is posted."""
-        self.secret: Final = secret
-        """For a unique name, what takes it over later: give it to `post` as ``secret``."""
-        self.generation = 0
-        """For a unique name, how often it has changed hands; 0 for others."""
-        self._switchboard = switchboard
-        self._unique = unique
-        self._backlog = backlog
-        self._datagram = datagram
-        self._client: AsyncClient | None = None
-        self._rid = b""
-        self._standing: asyncio.Future[None] | None = None
-        self._ready: deque[Connection] = deque()
-        self._acceptors: deque[asyncio.Future[Connection]] = deque()
-        self._error: Exception | None = None
-
-    async def accept(self, timeout: float | None = None) -> Streams:  # noqa: ASYNC109 - as in the blocking face
-        """Return streams to the next client, and who it is, in the order in which they came.
-
-        Args:
-            timeout: seconds to wait; None waits for ever.
-
-        Raises:
-            MeetTimeout: nobody came in time.
-            Displaced: somebody took the unique name over.
-            ClosedError: the post was closed.
-        """
-        if self._datagram:
-            raise ConfigError(f"the post {self.name!r} offers datagrams, which have no streams: use accept_socket")
-        return await _streams(await self.accept_socket(timeout))
-
-    async def accept_socket(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109
-        """Do what `accept` does with a connected socket, not blocking; for datagrams a UDP socket."""
-        if self._ready:
-            return self._taken(self._ready.popleft())
-        if self._client is None and self._error is None:
-            raise ClosedError(f"the post {self.name!r} was not entered: use `async with`, or await it")
-        if self._error is not None:
-            raise self._error
-        assert self._client is not None, "it was entered"
-        future: asyncio.Future[Connection] = self._client.loop.create_future()
-        self._acceptors.append(future)
-        try:
-            async with asyncio.timeout(timeout):
-                conn = await future
-        except BaseException as error:
-            if future.done() and not future.cancelled() and future.exception() is None:
-                self._put_back(future.result())
-            elif future in self._acceptors:
-                self._acceptors.remove(future)
-            if isinstance(error, TimeoutError):
-                raise MeetTimeout(self.name, "", timeout or 0.0) from None
-            raise
-        return self._taken(conn)
-
-    async def close(self) -> None:
-        """Take the offer back. Clients that were not accepted read EOF. Closing twice does nothing."""
-        if self._client is not None:
-            self._client.cancel(self._rid)
-        self._end(ClosedError(f"the post {self.name!r} is closed"))
-        while self._ready:
-            hang_up(self._ready.popleft())
-
-    async def __aenter__(self) -> Self:
-        await self._enter()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def __await__(self) -> Generator[object, None, Self]:
-        return self.__aenter__().__await__()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Streams:
-        try:
-            return await self.accept()
-        except ClosedError:
-            raise StopAsyncIteration from None
-
-    def __repr__(self) -> str:
-        return f"<Post {self.name!r}>"
-
-    # ---- what the client tells ------------------------------------------------------------------------------
-
-    def delivered(self, conn: Connection) -> None:
-        """For the client: a connection was made."""
-        while self._acceptors:
-            future = self._acceptors.popleft()
-            if not future.done():
-                future.set_result(conn)
-                return
-        self._ready.append(conn)
-
-    def failed(self, error: Exception) -> None:
-        """For the client: the post is over."""
-        self._end(error)
-
-    def stands(self, generation: int) -> None:
-        """For the client: a server has taken the post."""
-        self.generation = generation
-        if self._standing is not None and not self._standing.done():
-            self._standing.set_result(None)
-
-    # ---- inside ---------------------------------------------------------------------------------------------
-
-    async def _enter(self) -> None:
-        if self._client is not None or self._error is not None:
-            raise ClosedError(f"the post {self.name!r} was entered before: make a new one")
-        self._client = self._switchboard.client()
-        self._standing = self._client.loop.create_future()
-        self._rid = self._client.post(self, self._wanted, datagram=self._datagram)
-        try:
-            await self._standing
-        except BaseException:
-            await self.close()
-            raise
-
-    def _wanted(self, rid: bytes, at: bytes) -> PostWanted:
-        return PostWanted(
-            rid,
-            self.name,
-            at,
-            datagram=self._datagram,
-            unique=self._unique,
-            secret=self.secret,
-            backlog=self._backlog,
-        )
-
-    def _taken(self, conn: Connection) -> Connection:
-        assert self._client is not None, "who delivers has a client"
-        self._client.tell(Accepted(self._rid))
-        return conn
-
-    def _put_back(self, conn: Connection) -> None:
-        # Its acceptor was cancelled in the very turn in which it came.
-        if self._error is None:
-            self._ready.appendleft(conn)
-        else:
-            hang_up(conn)
-
-    def _end(self, error: Exception) -> None:
-        if self._error is None:
-            self._error = error
-        for acceptor in self._acceptors:
-            if not acceptor.done():
-                acceptor.set_exception(self._error)
-        self._acceptors.clear()
-        if self._standing is not None and not self._standing.done():
-            self._standing.set_exception(self._error)
 
 
 class Switchboard:
@@ -312,7 +92,7 @@ class Switchboard:
             TooMany: a server's cap is reached.
         """
         made = await self._meet(me, you, timeout, streams=True)
-        return await _streams(made) if isinstance(made, Connection) else made
+        return await make_streams(made) if isinstance(made, Connection) else made
 
     async def meet_socket(self, me: str, you: str, *, timeout: float | None = None) -> Connection:  # noqa: ASYNC109
         """Do what `meet` does, and return the connected socket itself, which doesn't block. Nagle's is off."""
@@ -363,7 +143,7 @@ class Switchboard:
             raise ValueError(f"a secret has 1 to {MAX_SECRET} bytes")
         if unique and secret is None:
             secret = Secret(os.urandom(32))
-        return Post(self, name, unique=unique, secret=secret, backlog=backlog, datagram=datagram)
+        return Post(self.client, name, unique=unique, secret=secret, backlog=backlog, datagram=datagram)
 
     async def names(self, prefix: str = "", *, timeout: float | None = ANSWER_TIMEOUT) -> list[PostedName]:  # noqa: ASYNC109
         """Return what is posted under names that begin with ``prefix``, in order.
@@ -489,7 +269,7 @@ class Switchboard:
     ) -> Connection | Streams:
         check_pair(me, you)
         client = self.client()
-        meeting = _Meeting(client.loop, streams=streams)
+        meeting = Meeting(client.loop, streams=streams)
         rid = client.meet(meeting, me, you, seconds=seconds, datagram=datagram)
         try:
             return await meeting.future
@@ -497,11 +277,6 @@ class Switchboard:
             meeting.drop()
             client.cancel(rid)
             raise
-
-
-async def _streams(conn: Connection) -> Streams:
-    reader, writer = streams_at_once(conn) or await streams(conn)
-    return reader, writer, conn.peer
 
 
 default: Final = Switchboard()

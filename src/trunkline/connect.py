@@ -70,7 +70,9 @@ class Post:
             Displaced: somebody took the unique name over.
             ClosedError: the post was closed.
         """
-        return self._client.accept(self._offer, timeout)
+        conn = self._client.accept(self._offer, timeout)
+        assert isinstance(conn, Connection), "a plain post is given nothing else"
+        return conn
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while a client waits, for select, poll or an event loop.

@@ -7,6 +7,7 @@
     │   ├── InvalidUser         (also a ValueError)
     │   ├── InvalidRealm        (also a ValueError)
     │   ├── ConfigError         a setting or file of ours can't be used
+    │   │   └── StoreFailed         what an authority keeps can't be read or written
     │   └── ClosedError         used after close()
     ├── RemoteError         the other side broke the rules: it is told the code, and the link closes
     │   ├── NotTrunkline        the first bytes are not our preamble
@@ -110,6 +111,10 @@ class InvalidRealm(LocalError, ValueError):
 
 class ConfigError(LocalError):
     """A setting or a file of ours can't be used; the text says which, and the fix."""
+
+
+class StoreFailed(ConfigError):
+    """What an authority keeps can't be read or written: full, locked, damaged, gone. The text says what to do."""
 
 
 class ClosedError(LocalError):

@@ -133,6 +133,10 @@ class Peer(msgspec.Struct, frozen=True):
     """The way that was taken: ``direct``."""
     match: str = ""
     """The match id, in hexadecimal: the same on both sides, for logs."""
+    public_key: bytes = b""
+    """The proven user's Ed25519 key, 32 bytes; empty on a plain meeting."""
+    certificate: bytes = b""
+    """The certificate that proved it, X.509 DER; empty on a plain meeting."""
 
 
 class Secret:

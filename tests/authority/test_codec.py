@@ -1,6 +1,7 @@
 """Frames of the authority: whole and in pieces, and every way of being wrong."""
 
 import contextlib
+import itertools
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ def test_messages_come_out_whole_however_the_bytes_come_in(cuts: list[int]) -> N
     inbound = requests()
     got = []
     edges = [0, *sorted(cuts), len(STREAM)]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         inbound.receive_data(STREAM[start:stop])
         while (message := inbound.next_message()) is not None:
             got.append(message)

@@ -30,7 +30,7 @@ class Sink:
         self.connections: list[Connection] = []
         self.errors: list[Exception] = []
 
-    def delivered(self, conn: Connection) -> None:
+    def delivered(self, conn: Connection, met: Delivered) -> None:
         self.connections.append(conn)
 
     def failed(self, error: Exception) -> None:

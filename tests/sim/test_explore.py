@@ -16,7 +16,9 @@ def check(report: Report, *, exhausted: bool = True) -> None:
     assert report.exhausted is exhausted, str(report)
 
 
-@pytest.mark.parametrize("world", ["one", "a", "a-same", "a-forming", "b", "c", "c-low", "c-both", "e"])
+@pytest.mark.parametrize(
+    "world", ["one", "a", "a-same", "a-forming", "b", "c", "c-low", "c-both", "e", "users", "users-post"]
+)
 def test_every_order_without_a_fault(world: str) -> None:
     check(explore(world))
 

@@ -37,7 +37,15 @@ from tests.switchboard.clientside import (
     waiting,
     welcome,
 )
-from trunkline.errors import ClosedError, ConfigError, InvalidName, LocalError, MessageNotAllowed, NoSwitchboard
+from trunkline.errors import (
+    ClosedError,
+    ConfigError,
+    InvalidName,
+    InvalidUser,
+    LocalError,
+    MessageNotAllowed,
+    NoSwitchboard,
+)
 from trunkline.meeting.handshake import DIAL, READY
 from trunkline.names import Secret
 from trunkline.switchboard import events as ev
@@ -162,6 +170,13 @@ def test_goodbye_is_a_loss(play: Playbook) -> None:
         (MeetWanted(RID, "", "a", MINE), InvalidName, "it is empty"),
         (MeetWanted(RID, "a", "b" * 256, MINE), InvalidName, "the limit is 255"),
         (MeetWanted(RID, "a", "b", b"x" * (MAX_CANDIDATES + 1)), ConfigError, "the limit is 1024"),
+        (MeetWanted(RID, "a", "b", MINE, user="ann"), InvalidUser, "it is empty"),
+        (MeetWanted(RID, "a", "b", MINE, peer_user="ann"), InvalidUser, "it is empty"),
+        (MeetWanted(RID, "a", "b", MINE, user="a b", peer_user="ann"), InvalidUser, "like ops/ann"),
+        (PostWanted(RID, "a", MINE, user="ann"), ConfigError, "from 1 to 16"),
+        (PostWanted(RID, "a", MINE, user="ann", allow=("*",) * 17), ConfigError, "from 1 to 16"),
+        (PostWanted(RID, "a", MINE, user="ann", allow=("b b",)), InvalidUser, "like ops/ann"),
+        (PostWanted(RID, "a", MINE, allow=("ben",)), InvalidUser, "it is empty"),
         (PostWanted(RID, "a\n", MINE), InvalidName, "control character"),
         (PostWanted(RID, "a", b"x" * (MAX_CANDIDATES + 1)), ConfigError, "the limit is 1024"),
         (PostWanted(RID, "a", MINE, backlog=0), ConfigError, "from 1 to 4096"),

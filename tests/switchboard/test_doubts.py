@@ -1,7 +1,7 @@
 """Entries held for taken by others' word: looked at again, once each."""
 
 from trunkline.switchboard.doubts import DOUBT_DELAY, Doubts
-from trunkline.switchboard.table import Entry
+from trunkline.switchboard.entries import Entry
 
 
 def entry(rid: int) -> Entry:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from trunkline.switchboard.generations import MAX_AHEAD, MAX_GENERATION, MAX_REMEMBERED, Generations
 
-KEY = ("vault", False)
+KEY = ("vault", False, "")
 
 
 def test_by_the_wall_clock() -> None:
@@ -16,7 +16,7 @@ def test_remembered_until_it_is_forgotten() -> None:
     generations = Generations(epoch=0.0, memory=60.0)
     generations.remember(KEY, 500, 10.0)
     assert generations.next(KEY, 20.0) == 501
-    assert generations.next(("other", False), 20.0) == 20
+    assert generations.next(("other", False, ""), 20.0) == 20
     generations.forget(69.0)
     assert len(generations) == 1
     generations.forget(70.0)

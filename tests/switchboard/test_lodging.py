@@ -1,6 +1,7 @@
 """Requests on their way: attempts, lapses, posts and their reports, deadlines, refusals, generations."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ from tests.switchboard.clientside import (
     waiting,
     welcome,
 )
-from trunkline.errors import DeniedError, Displaced, MeetTimeout, NameTaken, NoSwitchboard, TooMany
+from trunkline.errors import DeniedError, Displaced, MeetTimeout, NameTaken, NoSwitchboard, NotAllowed, TooMany
 from trunkline.meeting.handshake import DIAL
 from trunkline.names import Peer, Secret
 from trunkline.switchboard.events import (
@@ -498,3 +499,71 @@ def test_a_refusal_says_the_same_at_both_ends(error: DeniedError) -> None:
     there = refusal(Refused(RID, 1, error.code, str(error), limit), "printer")
     assert type(there) is type(error)
     assert str(there) == str(error)
+
+
+# ---- users -------------------------------------------------------------------------------------------------------
+
+ANN = {"user": "ann", "peer_user": "ben"}
+SECURE = MeetWanted(RID, "alice", "bob", MINE, avoid=(b"h" * 16,), **ANN)
+
+
+def lodged(play: Playbook, wanted: MeetWanted, **more: Any) -> Playbook:
+    play >> wanted << Dial(1, S1) >> Opened(1, "s1") << Send(1, HELLO)
+    return play >> Received(1, welcome()) << Send(1, meet(**more))
+
+
+def test_a_secure_meeting(play: Playbook) -> None:
+    told = matched(active=False, peer_user="ben", partner=b"p" * 16)
+    (
+        lodged(play, SECURE, avoid=(b"h" * 16,), **ANN)
+        >> Received(1, told)
+        >> PeerDialled(-1)
+        >> PeerData(-1, DIALLED)
+        << PeerSend(-1, READIED)
+        >> PeerData(-1, COMMITTED)
+        << Delivered(RID, -1, BOB, "ben", b"p" * 16)
+    )
+
+
+@pytest.mark.parametrize("named", ["", "eve"])
+def test_a_server_that_names_another_user(play: Playbook, named: str) -> None:
+    lodged(play, SECURE, avoid=(b"h" * 16,), **ANN)
+    play >> Received(1, matched(active=True, peer_user=named)) << Send(1, meet(2, avoid=(b"h" * 16,), **ANN))
+
+
+def test_a_server_that_answers_a_plain_meeting_with_a_user(play: Playbook) -> None:
+    waiting(play) >> Received(1, matched(active=True, peer_user="ben")) << Send(1, meet(2))
+
+
+def test_a_secure_post_takes_whom_it_allows(play: Playbook) -> None:
+    offer: dict[str, Any] = {"user": "ben", "allow": ("ann", "ops/*")}
+    play >> PostWanted(RID, "printer", MINE, **offer) << Dial(1, S1) >> Opened(1, "s1") << Send(1, HELLO)
+    play >> Received(1, welcome()) << Send(1, post(**offer)) >> Received(1, Posted(RID, 1)) << PostStands(RID, 0)
+    for number, user in enumerate(("", "eve", "ops/x/y")):
+        play >> Received(1, matched(active=False, peer_user=user, match=bytes([number]) * 8))
+    play >> Wait(1.0) << Send(1, Settled(RID, 1, 3))
+    play >> Received(1, matched(active=False, peer_user="ops/x", partner=b"p" * 16))
+    play >> PeerDialled(-1) >> PeerData(-1, DIALLED) << PeerSend(-1, READIED) >> PeerData(-1, COMMITTED)
+    play << Delivered(RID, -1, BOB, "ops/x", b"p" * 16)
+
+
+def test_a_plain_post_takes_no_secure_client(play: Playbook) -> None:
+    standing(play) >> Received(1, matched(active=False, peer_user="ann")) >> Wait(1.0) << Send(1, Settled(RID, 1, 1))
+
+
+def test_what_went_wrong_before_is_explained(play: Playbook) -> None:
+    wanted = MeetWanted(RID, "alice", "bob", MINE, 1.0, notes=("somebody could not prove to be ben",), **ANN)
+    lodged(play, wanted, **ANN)
+    play >> Wait(0.8) << Send(1, Explain(1, "alice", "bob", **ANN))
+    play >> Wait(0.2) << Send(1, Withdraw(RID, 1)) << Failed(RID, Error(MeetTimeout, "could not prove to be ben"))
+
+
+def test_a_refusal_by_policy(play: Playbook) -> None:
+    waiting(play) >> Received(1, Refused(RID, 1, NotAllowed.code, "not allowed"))
+    play << Failed(RID, Error(NotAllowed, "not allowed"))
+
+
+def test_more_to_avoid_than_a_message_carries(play: Playbook) -> None:
+    handles = tuple(bytes([number]) * 16 for number in range(20))
+    wanted = MeetWanted(RID, "alice", "bob", MINE, avoid=handles, **ANN)
+    lodged(play, wanted, avoid=handles[-16:], **ANN)

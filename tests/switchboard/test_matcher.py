@@ -1,14 +1,15 @@
 """Matching by one server and by several, as traces of the paper's figures, with their messages counted."""
 
 from itertools import permutations
+from typing import Any
 
 import pytest
 
 from tests.switchboard.pair import Mesh, meet, post
 from trunkline.errors import Displaced, NameTaken
+from trunkline.switchboard.entries import PostEntry, handle
 from trunkline.switchboard.events import Received
-from trunkline.switchboard.table import PostEntry
-from trunkline.wire.messages import Matched, Posted, Refused, Settled, Withdraw
+from trunkline.wire.messages import Matched, Posted, Propose, Refused, Settled, Withdraw
 
 
 def matched(mesh: Mesh, a: int, b: int) -> None:
@@ -403,3 +404,140 @@ class TestSnapshot:
         b = mesh.client("b")
         mesh.say(b, meet("ben", "ann"))
         assert mesh.got(a, Matched)
+
+
+ANN, BEN = {"user": "ann", "peer_user": "ben"}, {"user": "ben", "peer_user": "ann"}
+
+
+@pytest.mark.parametrize(("here", "there"), ["aa", "ab", "ba"])
+class TestUsers:
+    def test_users_that_agree_meet(self, here: str, there: str) -> None:
+        mesh = Mesh("ab")
+        a, b = mesh.client(here), mesh.client(there)
+        mesh.say(a, meet("a", "b", rid=b"a" * 16, **ANN))
+        mesh.say(b, meet("b", "a", rid=b"b" * 16, **BEN))
+        one, two = mesh.take(a, Matched), mesh.take(b, Matched)
+        assert one.match == two.match
+        assert (one.peer_user, two.peer_user) == ("ben", "ann")
+        assert (one.partner, two.partner) == (handle(b"b" * 16), handle(b"a" * 16))
+        assert tables_are_empty(mesh)
+
+    @pytest.mark.parametrize(
+        "other", [{}, {"user": "eve", "peer_user": "ann"}, {"user": "ben", "peer_user": "zoe"}], ids=str
+    )
+    def test_others_do_not(self, here: str, there: str, other: dict[str, str]) -> None:
+        mesh = Mesh("ab")
+        a, b = mesh.client(here), mesh.client(there)
+        mesh.say_at_once((a, meet("a", "b", **ANN)), (b, meet("b", "a", **other)))
+        mesh.pass_time(5.0)
+        assert not mesh.got(a, Matched)
+        assert not mesh.got(b, Matched)
+        c = mesh.client(there)
+        mesh.say(c, meet("b", "a", rid=b"c" * 16, **BEN))
+        matched(mesh, a, c)
+
+    def test_a_post_takes_whom_it_allows(self, here: str, there: str) -> None:
+        mesh = Mesh("ab")
+        p, c = mesh.client(here), mesh.client(there)
+        wanted = [
+            meet("x", "vault", rid=b"1" * 16),
+            meet("x", "vault", rid=b"2" * 16, user="eve", peer_user="ben"),
+            meet("x", "vault", rid=b"3" * 16, user="ann", peer_user="zoe"),
+            meet("x", "vault", rid=b"4" * 16, user="ops/ann", peer_user="ben"),
+        ]
+        mesh.say(c, *wanted[:2])
+        mesh.say(p, post("vault", user="ben", allow=("ops/*",)))
+        mesh.say(c, *wanted[2:])
+        told = mesh.take(c, Matched)
+        assert (told.rid, told.peer_user, told.partner) == (b"4" * 16, "ben", handle(post("vault").rid))
+        assert mesh.take(p, Matched).peer_user == "ops/ann"
+        mesh.pass_time(5.0)
+        assert not mesh.got(c, Matched)
+        assert not mesh.got(p, Matched)
+
+    def test_plain_clients_of_a_plain_post_are_not_held_up(self, here: str, there: str) -> None:
+        mesh = Mesh("ab")
+        p, q, c = mesh.client(here), mesh.client(there), mesh.client(there)
+        mesh.say(p, post("vault", user="ben", allow=("*",)))
+        mesh.say(q, post("vault", rid=b"q" * 16))
+        mesh.say(c, meet("x", "vault"))
+        matched(mesh, q, c)
+        assert not mesh.got(p, Matched)
+
+    def test_who_failed_is_avoided_and_the_next_is_taken(self, here: str, there: str) -> None:
+        mesh = Mesh("ab")
+        a, squatter, ben = mesh.client(here), mesh.client(there), mesh.client(there)
+        mesh.say(squatter, meet("b", "a", rid=b"s" * 16, **BEN))
+        mesh.say(a, meet("a", "b", **ANN))
+        matched(mesh, a, squatter)
+        mesh.say(squatter, meet("b", "a", rid=b"s" * 16, n=2, **BEN))
+        mesh.say(a, meet("a", "b", n=2, avoid=(handle(b"s" * 16),), **ANN))
+        mesh.pass_time(5.0)
+        assert not mesh.got(a, Matched)
+        mesh.say(ben, meet("b", "a", rid=b"b" * 16, **BEN))
+        matched(mesh, a, ben)
+        mesh.pass_time(5.0)
+        assert not mesh.got(squatter, Matched)
+
+    def test_who_comes_later_is_avoided_by_who_waits(self, here: str, there: str) -> None:
+        mesh = Mesh("ab")
+        a, squatter = mesh.client(here), mesh.client(there)
+        mesh.say(a, meet("a", "b", avoid=(handle(b"s" * 16),), **ANN))
+        mesh.say(squatter, meet("b", "a", rid=b"s" * 16, **BEN))
+        mesh.pass_time(5.0)
+        assert not mesh.got(a, Matched)
+
+    def test_a_post_that_failed_is_avoided(self, here: str, there: str) -> None:
+        mesh = Mesh("ab")
+        p, q, a = mesh.client(here), mesh.client(there), mesh.client(there)
+        mesh.say(p, post("vault", rid=b"p" * 16, user="ben", allow=("ann",)))
+        mesh.say(a, meet("a", "vault", avoid=(handle(b"p" * 16),), **ANN))
+        mesh.pass_time(5.0)
+        assert not mesh.got(p, Matched)
+        mesh.say(q, post("vault", rid=b"q" * 16, user="ben", allow=("ann",)))
+        matched(mesh, q, a)
+
+    def test_a_unique_name_is_the_users_own(self, here: str, there: str) -> None:
+        mesh = Mesh("ab")
+        squatter, ben, a = mesh.client(here), mesh.client(there), mesh.client(here)
+        mesh.say(squatter, post("vault", rid=b"s" * 16, unique=True, user="eve", allow=("*",)))
+        mesh.say(ben, post("vault", rid=b"b" * 16, unique=True, user="ben", allow=("ann",)))
+        assert mesh.take(squatter, Posted).generation
+        generation = mesh.take(ben, Posted).generation
+        mesh.say(a, meet("a", "vault", **ANN))
+        assert mesh.take(a, Matched).generation == generation
+        again = mesh.client(there)
+        mesh.say(again, post("vault", rid=b"c" * 16, unique=True, user="ben", allow=("ann",)))
+        assert mesh.take(again, Refused).code == NameTaken.code
+
+
+@pytest.mark.parametrize(
+    "proposed",
+    [{}, {"user": "ben", "peer_user": "zoe"}, {"user": "eve", "peer_user": "ann"}, {"rid": b"s" * 16, **BEN}],
+    ids=str,
+)
+def test_a_mate_cannot_have_a_match_that_does_not_fit(proposed: dict[str, Any]) -> None:
+    """A mate of an older version, say, which does not know users and so takes all for plain."""
+    mesh = Mesh("ab")
+    a = mesh.client("a")
+    mesh.say(a, meet("a", "b", rid=b"a" * 16, avoid=(handle(b"s" * 16),), **ANN))
+    mesh.counted.clear()
+    values = {"rid": b"b" * 16, "n": 1, "me": "b", "candidates": b"", "active": True} | proposed
+    link = mesh.servers["a"]._mesh.links["b"]
+    mesh.step("a", Received(link, Propose(b"m" * 8, b"t" * 16, b"a" * 16, 1, **values)))
+    mesh.run()
+    assert not mesh.got(a, Matched)
+    assert mesh.counted["Declined"] == 1
+
+
+def test_a_mate_cannot_send_a_post_whom_it_does_not_allow() -> None:
+    mesh = Mesh("ab")
+    p = mesh.client("a")
+    mesh.say(p, post("vault", rid=b"p" * 16, user="ben", allow=("ann",)))
+    link = mesh.servers["a"]._mesh.links["b"]
+    for user, peer_user in (("", ""), ("eve", "ben"), ("ann", "zoe"), ("ann", "ben")):
+        assert not mesh.got(p, Matched)
+        values = (b"c" * 16, 1, "c", b"", True, 0, user, peer_user)
+        mesh.step("a", Received(link, Propose(b"m" * 8, b"t" * 16, b"p" * 16, 1, *values)))
+        mesh.run()
+    assert mesh.take(p, Matched).peer_user == "ann"

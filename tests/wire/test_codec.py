@@ -1,7 +1,7 @@
 """Frames: whole or byte by byte, good or bad."""
 
 import struct
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -19,8 +19,21 @@ from trunkline.errors import (
 )
 from trunkline.names import Candidate, Candidates
 from trunkline.wire.codec import PREAMBLE, Inbound, decode, decode_candidates, encode, encode_candidates
-from trunkline.wire.limits import MAX_FRAME
-from trunkline.wire.messages import Alive, AnyMessage, Meet, Member, Propagated, Welcome
+from trunkline.wire.limits import MAX_ALLOW, MAX_AVOID, MAX_FRAME, MAX_NAMES
+from trunkline.wire.messages import (
+    Alive,
+    AnyMessage,
+    Explain,
+    Meet,
+    Member,
+    Message,
+    NameList,
+    Post,
+    PostedName,
+    Propagated,
+    Propose,
+    Welcome,
+)
 
 KINDS = get_args(AnyMessage)
 
@@ -134,7 +147,7 @@ def test_deep_nesting_is_no_crash() -> None:
 
 
 def test_later_fields_are_ignored() -> None:
-    message = decode(msgspec.msgpack.encode([11, b"r" * 16, 1, "a", "b", b"", False, "news", 7]))
+    message = decode(msgspec.msgpack.encode([11, b"r" * 16, 1, "a", "b", b"", False, "", "", [], "news", 7]))
     assert message == Meet(b"r" * 16, 1, "a", "b", b"")
     assert decode(msgspec.msgpack.encode([1, "news"])) == Alive()
 
@@ -142,7 +155,31 @@ def test_later_fields_are_ignored() -> None:
 def test_the_largest_messages_fit_a_frame() -> None:
     member = Member("i" * 128, (1 << 53) - 1, "a" * 128)
     encode(Welcome("i" * 128, 1, 2.0, (member,) * 64))
-    encode(Propagated(b"r" * 16, 1, "m" * 255, "y" * 255, b"c" * 1024, False))
+    users: dict[str, Any] = {"user": "u" * 255, "peer_user": "p" * 255, "avoid": (b"h" * 16,) * MAX_AVOID}
+    encode(Propagated(b"r" * 16, 1, "m" * 255, "y" * 255, b"c" * 1024, False, **users))
+    encode(Post(b"r" * 16, 1, "m" * 255, b"c" * 1024, user="u" * 255, allow=("a" * 255,) * MAX_ALLOW))
+    posted = PostedName("n" * 255, (1 << 53) - 1, True, True, "u" * 255)
+    encode(NameList((1 << 53) - 1, (posted,) * MAX_NAMES, True))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Meet(b"r" * 16, 1, "a", "b", b"", user="ann"),
+        Meet(b"r" * 16, 1, "a", "b", b"", peer_user="ann"),
+        Meet(b"r" * 16, 1, "a", "b", b"", user="a b", peer_user="ann"),
+        Explain(1, "a", "b", user="ann"),
+        Post(b"r" * 16, 1, "a", b"", allow=("ann",)),
+        Post(b"r" * 16, 1, "a", b"", user="ann", allow=("a b",)),
+        Propagated(b"r" * 16, 1, "a", "b", b"", False, user="ann"),
+        Propagated(b"r" * 16, 1, "a", "", b"", False, allow=("ann",)),
+        Propose(b"m" * 8, b"t" * 16, b"r" * 16, 1, b"s" * 16, 1, "a", b"", True, user="ann"),
+    ],
+    ids=str,
+)
+def test_users_that_cannot_be(message: Message) -> None:
+    with pytest.raises(MalformedMessage, match="user name"):
+        decode(encode(message)[4:])
 
 
 def test_candidates() -> None:

@@ -79,6 +79,12 @@ def parse_fingerprint(text: str) -> bytes:
     raise InvalidRealm(text, "a realm's fingerprint has 52 of the characters a-z and 2-7")
 
 
+def key_text(signing: bytes) -> str:
+    """Return how people compare a user's Ed25519 key: half of its SHA-256 in base32, after what it is."""
+    half = hashlib.sha256(signing).digest()[:16]
+    return "ed25519:" + base64.b32encode(half).decode().rstrip("=").lower()
+
+
 def issue_bytes(realm: bytes, user: str, time: int, request: bytes) -> bytes:
     """Return what a user's key signs in an Issue message.
 
@@ -129,6 +135,8 @@ class Identity(msgspec.Struct, frozen=True):
     not_after: int
     authority: bytes
     """The key id of the intermediate that is said to have signed it."""
+    key_id: bytes
+    """That of the TLS key which the leaf is for."""
     certificate: bytes
     """The leaf, DER."""
 
@@ -167,7 +175,7 @@ def parse_leaf(certificate: bytes) -> Identity:
     """
     what = "the peer's certificate"
     parsed = _load(certificate, what)
-    _p256(parsed, what)
+    key = _p256(parsed, what)
     constraints, usage = _extension(parsed, x509.BasicConstraints, what), _extension(parsed, x509.KeyUsage, what)
     if constraints.ca or usage.key_cert_sign or not usage.digital_signature:
         raise TrustError(f"{what} is not a user's: it may sign other certificates, or may not sign at all")
@@ -182,6 +190,7 @@ def parse_leaf(certificate: bytes) -> Identity:
         _serial(parsed, what),
         *_dates(parsed),
         authority=_issuer_id(parsed, what),
+        key_id=key_id(key),
         certificate=certificate,
     )
 

@@ -8,10 +8,9 @@ One save is under way at a time. While it is, the driver may hand over more requ
 writes among them make the next save. A save that fails ends the machine: a new one starts from what is on disk.
 """
 
-from typing import Protocol
-
 import msgspec
 
+from trunkline.authority.issuing import BACKDATED, LEAF_LIFETIME
 from trunkline.authority.messages import Answer, Certificate, Request
 from trunkline.authority.store import Batch
 from trunkline.errors import TrunklineError
@@ -91,29 +90,6 @@ ReplicaEvent = Received | Saved | Tick | Answered | Failed
 ReplicaEffect = Save | Send | Ask | Accuse | Log
 
 
-class Signer(Protocol):
-    """The authority's intermediate key, which only a driver holds."""
-
-    def sign(self, data: bytes) -> bytes:
-        """Return the ECDSA P-256 signature with SHA-256 (DER), the same each time (RFC 6979)."""
-
-
-class Issuer(Protocol):
-    """Makes leaves with the authority's intermediate key."""
-
-    def check_request(self, request: bytes) -> bytes:
-        """Return the SHA-256 of the SubjectPublicKeyInfo that this PKCS#10 request (DER) wants certified.
-
-        Raises:
-            TrunklineError: it is no request for a P-256 key, or not signed by that key.
-        """
-
-    def issue(
-        self, user: str, signing_key: bytes, request: bytes, serial: bytes, not_before: int, not_after: int
-    ) -> tuple[Certificate, ...]:
-        """Return the leaf and the intermediate, DER. Times in seconds since 1970."""
-
-
 class DirectoryConfig(msgspec.Struct, frozen=True):
     """Settings of an authority and of its replicas."""
 
@@ -125,9 +101,9 @@ class DirectoryConfig(msgspec.Struct, frozen=True):
     """The wall clock, in seconds since 1970, at ``now`` = 0."""
     head_refresh: float = 60.0
     """A head that is older than this, in seconds, is signed anew when it is asked for."""
-    lifetime: int = 86_400
+    lifetime: int = LEAF_LIFETIME
     """Seconds for which a certificate is valid."""
-    backdated: int = 300
+    backdated: int = BACKDATED
     """Seconds by which it is valid before it was asked for."""
     skew: int = 120
     """Seconds by which the clock of who asks for a certificate may differ from ours."""

@@ -1,11 +1,13 @@
 """The typer application: all commands by section, and the options that every command takes."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from trunkline.cli.authority import authority
 from trunkline.cli.bench import bench
 from trunkline.cli.common import Common
 from trunkline.cli.explain import explain
@@ -20,9 +22,9 @@ from trunkline.cli.switchboard import switchboard
 from trunkline.cli.take import take
 from trunkline.cli.up import up
 
-SECTIONS: Final = {
+SECTIONS: Final[dict[str, tuple[Callable[..., None] | typer.Typer, ...]]] = {
     "Connect": (meet, expose, reach, send, take),
-    "Serve": (up, switchboard),
+    "Serve": (up, switchboard, authority),
     "Look": (status, names, explain),
     "Prove and measure": (simulate, bench),
 }
@@ -47,9 +49,13 @@ class _Sections(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         for title, functions in SECTIONS.items():
-            commands = [self.commands[function.__name__] for function in functions]
+            commands = [self.commands[_name(function)] for function in functions]
             with formatter.section(title):
                 formatter.write_dl([(str(command.name), command.get_short_help_str(70)) for command in commands])
+
+
+def _name(command: Callable[..., None] | typer.Typer) -> str:
+    return str(command.info.name if isinstance(command, typer.Typer) else command.__name__)
 
 
 class _Command(TyperCommand):
@@ -113,4 +119,7 @@ def trunkline(
 
 for _commands in SECTIONS.values():
     for _command in _commands:
-        app.command(cls=_Command)(_command)
+        if isinstance(_command, typer.Typer):
+            app.add_typer(_command)
+        else:
+            app.command(cls=_Command)(_command)

@@ -1,13 +1,14 @@
-"""What a switchboard server tells Prometheus (docs/operating.md)."""
+"""What the daemons tell Prometheus (docs/operating.md)."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from trunkline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from trunkline.drivers.authority_server import Server
     from trunkline.drivers.server_aio import SwitchboardServer
 
 MAX_REQUEST: Final = 8192
@@ -30,8 +31,8 @@ def check_metrics() -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving_metrics(server: "SwitchboardServer", at: str | None) -> AsyncIterator[None]:
-    """Serve the metrics of a server at an address while the block runs; nothing if there is none.
+async def serving_metrics(collect: Callable[[], Iterable[Any]], at: str | None) -> AsyncIterator[None]:
+    """Serve what ``collect`` gives at an address while the block runs; nothing if there is none.
 
     Raises:
         ConfigError: it can't be listened on.
@@ -42,7 +43,7 @@ async def serving_metrics(server: "SwitchboardServer", at: str | None) -> AsyncI
     from trunkline.names import Address
 
     address = Address.parse(at, default_port=None)
-    registry = _registry(server)
+    registry = _registry(collect)
     try:
         http = await asyncio.start_server(
             lambda reader, writer: _answer(registry, reader, writer), address.host, address.port, limit=MAX_REQUEST
@@ -75,25 +76,50 @@ async def _answer(registry: Any, reader: asyncio.StreamReader, writer: asyncio.S
         writer.close()
 
 
-def _registry(server: "SwitchboardServer") -> Any:
+def _registry(collect: Callable[[], Iterable[Any]]) -> Any:
     from prometheus_client import CollectorRegistry
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     class Collector:
-        def collect(self) -> Iterator[Any]:
-            now = server.status()
-            for name, about, value in (
-                ("uptime_seconds", "Seconds since the server started", now.uptime),
-                ("clients", "Connected clients", now.clients),
-                ("meets", "Meets of own clients that wait", now.meets),
-                ("posts", "Posts of own clients", now.posts),
-                ("foreign_entries", "Entries that other servers own", now.foreign),
-                ("mates", "Connected servers", len(now.connected)),
-                ("missing_mates", "Servers of the mesh that are not connected", len(now.missing)),
-            ):
-                yield GaugeMetricFamily(f"trunkline_switchboard_{name}", about, value)
-            yield CounterMetricFamily("trunkline_switchboard_matches", "Matches that this server made", now.matches)
+        def collect(self) -> Iterable[Any]:
+            return collect()
 
     registry = CollectorRegistry()
     registry.register(Collector())
     return registry
+
+
+def switchboard_metrics(server: "SwitchboardServer") -> Iterator[Any]:
+    """Yield what a switchboard server tells."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    now = server.status()
+    for name, about, value in (
+        ("uptime_seconds", "Seconds since the server started", now.uptime),
+        ("clients", "Connected clients", now.clients),
+        ("meets", "Meets of own clients that wait", now.meets),
+        ("posts", "Posts of own clients", now.posts),
+        ("foreign_entries", "Entries that other servers own", now.foreign),
+        ("mates", "Connected servers", len(now.connected)),
+        ("missing_mates", "Servers of the mesh that are not connected", len(now.missing)),
+    ):
+        yield GaugeMetricFamily(f"trunkline_switchboard_{name}", about, value)
+    yield CounterMetricFamily("trunkline_switchboard_matches", "Matches that this server made", now.matches)
+
+
+def authority_metrics(server: "Server") -> Iterator[Any]:
+    """Yield what an authority or a replica tells."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    now = server.status()
+    for name, about, value in (
+        ("uptime_seconds", "Seconds since the server started", now.uptime),
+        ("clients", "Connected clients", now.clients),
+        ("statements", "Statements in the log", now.size),
+    ):
+        yield GaugeMetricFamily(f"trunkline_authority_{name}", about, value)
+    for name, about, value in (
+        ("requests", "Requests that were read", now.requests),
+        ("saves", "Transactions that were written", now.saves),
+        ("failures", "Times that the store failed", now.failures),
+    ):
+        yield CounterMetricFamily(f"trunkline_authority_{name}", about, value)

@@ -128,9 +128,12 @@ async def _serve(
     announce: "Callable[[SwitchboardServer], None]",
     metrics: str | None,
 ) -> None:
-    from trunkline.cli.metrics import serving_metrics
+    from trunkline.cli.metrics import serving_metrics, switchboard_metrics
     from trunkline.drivers.server_aio import SwitchboardServer
 
-    async with SwitchboardServer(config, listen=listen) as server, serving_metrics(server, metrics):
+    async with (
+        SwitchboardServer(config, listen=listen) as server,
+        serving_metrics(lambda: switchboard_metrics(server), metrics),
+    ):
         announce(server)
         await server.serve_forever(signals=())

@@ -1,4 +1,4 @@
-"""Accepting connections in asyncio, for the switchboard server and for peers."""
+"""Listening and accepting in asyncio, for servers and for peers."""
 
 import asyncio
 import errno
@@ -8,6 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from trunkline.drivers.channel_aio import reason
+from trunkline.errors import ConfigError
+from trunkline.names import Address
+
+BACKLOG: Final = 4096
+"""Connections that the kernel keeps until they are accepted: all clients of a mate that dies come at once."""
 
 REST: Final = 0.5
 """Seconds without accepting when the process has no descriptor left, or the kernel no memory."""
@@ -79,3 +84,33 @@ class Acceptor:
     def _resume(self, listener: socket.socket) -> None:
         del self._resting[listener]
         self._loop.add_reader(listener.fileno(), self._accept, listener)
+
+
+async def listen(loop: asyncio.AbstractEventLoop, address: Address) -> list[socket.socket]:
+    """Return sockets that listen at an address, one for each family that its host stands for.
+
+    Raises:
+        ConfigError: it can't be listened on.
+    """
+    listeners: list[socket.socket] = []
+    try:
+        found = await loop.getaddrinfo(
+            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, kind, proto, _, target in dict.fromkeys(found):
+            sock = socket.socket(family, kind, proto)
+            listeners.append(sock)
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts inherits it
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(target)
+            sock.listen(BACKLOG)
+    except OSError as error:
+        for sock in listeners:
+            sock.close()
+        raise ConfigError(
+            f"{address} can't be listened on ({reason(error)}): choose another with --listen HOST:PORT"
+        ) from error
+    return listeners

@@ -69,8 +69,8 @@ class Sink(Protocol):
     lasting: bool
     """Whether more may come after the first connection: a post."""
 
-    def delivered(self, conn: Connection) -> None:
-        """A meeting is made; the sink owns the connection now."""
+    def delivered(self, conn: Connection, met: Delivered) -> None:
+        """A meeting is made; the sink owns the connection now. ``met`` is what the machine says of it."""
 
     def failed(self, error: Exception) -> None:
         """The request is over."""
@@ -130,12 +130,24 @@ class AsyncClient:
 
     # ---- what callers ask for -------------------------------------------------------------------------------
 
-    def meet(self, sink: Sink, me: str, you: str, *, seconds: float | None, datagram: bool = False) -> bytes:
-        """Want a meeting; return the request's id."""
+    def meet(
+        self,
+        sink: Sink,
+        me: str,
+        you: str,
+        *,
+        seconds: float | None,
+        datagram: bool = False,
+        user: str = "",
+        peer_user: str = "",
+        avoid: tuple[bytes, ...] = (),
+        notes: tuple[str, ...] = (),
+    ) -> bytes:
+        """Want a meeting, with ``user`` a secure one; return the request's id. See `MeetWanted`."""
         at = self._where(datagram=datagram)
         deadline = None if seconds is None else now() + seconds
         rid = self._new(sink)
-        self._runner.step(MeetWanted(rid, me, you, at, deadline, datagram))
+        self._runner.step(MeetWanted(rid, me, you, at, deadline, datagram, user, peer_user, avoid, notes))
         return rid
 
     def post(self, sink: Sink, wanted: Callable[[bytes, bytes], PostWanted], *, datagram: bool) -> bytes:
@@ -316,7 +328,7 @@ class AsyncClient:
             return
         if not sink.lasting:
             del self._sinks[effect.rid]
-        sink.delivered(connection)
+        sink.delivered(connection, effect)
 
     def _answer(self, effect: Answered) -> None:
         answer = self._questions.get(effect.query)

@@ -12,14 +12,26 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from trunkline.drivers import interrupts
 from trunkline.drivers.clock import now as clock
 from trunkline.drivers.crew import Crew, Waiter
+from trunkline.drivers.proofs_blocking import prove
 from trunkline.drivers.reactor import Outcome, Reactor
+from trunkline.drivers.secure_sockets import (
+    HANDSHAKE_TIMEOUT,
+    Member,
+    SecureConnection,
+    SecureHandshake,
+    Suspects,
+    ends_the_call,
+    user_of,
+)
 from trunkline.drivers.sockets import Connection, Listeners
-from trunkline.errors import ClosedError, MeetTimeout
+from trunkline.errors import ClosedError, MeetTimeout, TrunklineError
+from trunkline.meeting.confirmation import Meeting
+from trunkline.meeting.handshake import Role
 from trunkline.names import Address, Secret
 from trunkline.switchboard.config import ClientConfig
 from trunkline.switchboard.events import (
@@ -37,25 +49,49 @@ from trunkline.switchboard.events import (
     PostWanted,
     Remember,
 )
+from trunkline.switchboard.requests import MAX_NOTES
 from trunkline.wire.codec import encode_candidates
 from trunkline.wire.messages import AnyMessage
 
 _log: Final = logging.getLogger("trunkline")
 
 
+Patterns = tuple[str, ...]
+Arrival = Connection | SecureConnection | TrunklineError
+"""What `accept` returns, or raises once: that the authority can't be believed, say."""
+
+
 class Offer:
     """A post as the driver keeps it: what was delivered, and who waits for it."""
 
-    __slots__ = ("acceptors", "bell", "error", "generation", "name", "ready", "rid", "secret", "standing")
+    __slots__ = (
+        "acceptors",
+        "allow",
+        "bell",
+        "error",
+        "generation",
+        "member",
+        "name",
+        "notes",
+        "ready",
+        "rid",
+        "secret",
+        "standing",
+    )
 
-    def __init__(self, rid: bytes, name: str, secret: Secret | None) -> None:
+    def __init__(self, rid: bytes, name: str, secret: Secret | None, member: Member | None, allow: Patterns) -> None:
         self.rid = rid
         self.name = name
         self.secret = secret
+        self.member = member
+        """Our user, if the post is secure."""
+        self.allow = allow
+        self.notes: deque[str] = deque(maxlen=MAX_NOTES)
+        """What is known about clients that could not prove who they are."""
         self.generation = 0
         self.standing: Waiter | None = Waiter()
-        self.ready: deque[tuple[Connection, bool]] = deque()
-        """Connections that nobody has taken yet, and whether the machine was told that they are taken."""
+        self.ready: deque[tuple[Arrival, bool]] = deque()
+        """What nobody has taken yet, and whether the machine was told that it is taken."""
         self.acceptors: deque[Waiter] = deque()
         self.error: Exception | None = None
         self.bell = -1
@@ -96,16 +132,67 @@ class BlockingClient:
         Raises:
             MeetTimeout, NoSwitchboard, InvalidName, TooMany: see `trunkline.meet`.
         """
+        deadline = None if timeout is None else clock() + timeout
+        return self._meet(me, you, timeout, deadline, datagram=datagram)[0]
+
+    def secure_meet(self, me: str, you: str, member: Member, peer_user: str, timeout: float | None) -> SecureConnection:
+        """Return the connection to the process of ``peer_user`` that meets us, which has proved to be that.
+
+        Who proves nothing is avoided from then on, and the call goes on.
+
+        Raises:
+            MeetTimeout, NoSwitchboard, InvalidName, TooMany, TrustError: see `trunkline.secure_meet`.
+        """
+        deadline = None if timeout is None else clock() + timeout
+        user = user_of(member)
+        suspects = Suspects(you)
+        while True:
+            conn, told = self._meet(
+                me,
+                you,
+                timeout,
+                deadline,
+                user=user,
+                peer_user=peer_user,
+                avoid=suspects.avoid,
+                notes=suspects.notes,
+            )
+            now = clock()
+            left = HANDSHAKE_TIMEOUT if deadline is None else min(HANDSHAKE_TIMEOUT, deadline - now)
+            role = Role.ACTIVE if told.conn > 0 else Role.PASSIVE
+            meeting = Meeting(role, bytes.fromhex(told.peer.match), me, you, user, peer_user)
+            try:
+                handshake = SecureHandshake(meeting, member, now=now, timeout=max(left, 0.0))
+            except BaseException:
+                conn.close()
+                raise
+            try:
+                return prove(handshake, conn)
+            except TrunklineError as error:
+                if ends_the_call(error):
+                    raise
+                _log.info("= impostor %s: %s", you, error)
+                suspects.add(told.partner, peer_user, error)
+            self._pause(suspects.pause(), deadline)
+
+    def _pause(self, seconds: float, deadline: float | None) -> None:
+        if seconds:
+            with self._crew.turn:
+                end = clock() + seconds
+                self._crew.wait(Waiter(), end if deadline is None else min(end, deadline))
+
+    def _meet(
+        self, me: str, you: str, timeout: float | None, deadline: float | None, **more: Any
+    ) -> tuple[Connection, Delivered]:
         rid = os.urandom(16)
         waiter = Waiter()
         try:
             with self._crew.turn:
                 self._open()
                 self._meets[rid] = waiter
-                at = self._datagram_at if datagram else self._stream_at
-                deadline = None if timeout is None else clock() + timeout
+                at = self._datagram_at if more.get("datagram") else self._stream_at
                 try:
-                    self._crew.feed(MeetWanted(rid, me, you, at, deadline, datagram))
+                    self._crew.feed(MeetWanted(rid, me, you, at, deadline, **more))
                     self._crew.wait(waiter, None)
                 except BaseException:
                     if self._meets.pop(rid, None) is not None:
@@ -119,17 +206,29 @@ class BlockingClient:
             if isinstance(waiter.error, MeetTimeout) and timeout is not None:
                 waiter.error.seconds = timeout  # as it was asked for; the machine knows only the moment
             raise waiter.error
-        assert waiter.conn is not None, "a meet that is done has a connection or an error"
-        return waiter.conn
+        assert isinstance(waiter.conn, Connection), "a meet that is done has a connection or an error"
+        assert isinstance(waiter.value, Delivered), "which comes with this"
+        return waiter.conn, waiter.value
 
-    def post(self, name: str, *, unique: bool, secret: Secret | None, backlog: int, datagram: bool = False) -> Offer:
-        """Return a post that stands.
+    def post(
+        self,
+        name: str,
+        *,
+        unique: bool,
+        secret: Secret | None,
+        backlog: int,
+        datagram: bool = False,
+        member: Member | None = None,
+        allow: Patterns = (),
+    ) -> Offer:
+        """Return a post that stands; with ``member`` a secure one.
 
         Raises:
             NoSwitchboard, NameTaken, InvalidName, TooMany: see `trunkline.post`.
         """
         rid = os.urandom(16)
-        offer = Offer(rid, name, secret)
+        user = "" if member is None else user_of(member)
+        offer = Offer(rid, name, secret, member, allow)
         standing = offer.standing
         assert standing is not None, "it was just made"
         try:
@@ -137,7 +236,8 @@ class BlockingClient:
                 self._open()
                 self._offers[rid] = offer
                 at = self._datagram_at if datagram else self._stream_at
-                self._crew.feed(PostWanted(rid, name, at, datagram, unique, secret, backlog))
+                wanted = PostWanted(rid, name, at, datagram, unique, secret, backlog, user=user, allow=allow)
+                self._crew.feed(wanted)
                 self._crew.wait(standing, None)
         except BaseException:
             self.close_post(offer)
@@ -146,11 +246,12 @@ class BlockingClient:
             raise offer.error
         return offer
 
-    def accept(self, offer: Offer, timeout: float | None) -> Connection:
+    def accept(self, offer: Offer, timeout: float | None) -> Connection | SecureConnection:
         """Return the next connection of ``offer``.
 
         Raises:
             MeetTimeout: nobody came within ``timeout`` seconds.
+            ForkedHistory, StaleHead: on a secure post, nobody can be believed as things are.
             Displaced, NoSwitchboard, ClosedError: the post is over.
         """
         waiter = Waiter()
@@ -174,17 +275,18 @@ class BlockingClient:
         if waiter.error is not None:
             raise waiter.error
         if waiter.conn is None:
-            raise MeetTimeout(offer.name, "", timeout or 0.0)
+            raise MeetTimeout(offer.name, "", timeout or 0.0, offer.notes)
         return waiter.conn
 
     def _take(self, offer: Offer, waiter: Waiter) -> None:
-        waiter.conn, told = offer.ready.popleft()
+        arrival, told = offer.ready.popleft()
+        _give(waiter, arrival)
         if not offer.ready and offer.bell >= 0 and offer.error is None:
             os.eventfd_read(offer.bell)
         if not told and offer.error is None:
             self._crew.tell(Accepted(offer.rid))
 
-    def _put_back(self, offer: Offer, conn: Connection) -> None:
+    def _put_back(self, offer: Offer, conn: Connection | SecureConnection) -> None:
         # Its owner was interrupted on the way out, and may accept again.
         with self._crew.turn:
             offer.ready.appendleft((conn, True))
@@ -205,6 +307,8 @@ class BlockingClient:
         """Take the post back; connections that nobody accepted are closed."""
         with self._crew.turn:
             if self._offers.pop(offer.rid, None) is not None:
+                if offer.member is not None and self._crew.reactor is not None:
+                    self._crew.reactor.proofs.drop(offer.rid)
                 self._crew.tell(Cancelled(offer.rid))
             self._end_offer(offer, ClosedError(f"the post {offer.name!r} is closed"))
 
@@ -253,7 +357,7 @@ class BlockingClient:
         match effect:
             case Delivered():
                 assert conn is not None, "the reactor gives the connection with it"
-                self._delivered(effect.rid, conn)
+                self._delivered(effect, conn)
             case Failed():
                 self._failed(effect.rid, effect.error)
             case PostStands():
@@ -278,24 +382,55 @@ class BlockingClient:
             case _:
                 pass  # Noticed: this face asks for none
 
-    def _delivered(self, rid: bytes, conn: Connection) -> None:
-        waiter = self._meets.pop(rid, None)
+    def _delivered(self, effect: Delivered, conn: Connection) -> None:
+        waiter = self._meets.pop(effect.rid, None)
         if waiter is not None:
             waiter.conn = conn
+            waiter.value = effect
             self._crew.finish(waiter)
             return
-        offer = self._offers.get(rid)
+        offer = self._offers.get(effect.rid)
         if offer is None:
             conn.close()
-        elif offer.acceptors:
-            waiter = offer.acceptors.popleft()
-            waiter.conn = conn
-            self._crew.finish(waiter)
-            self._crew.report(Accepted(rid), waiter)
+        elif offer.member is None:
+            self._arrived(offer, conn)
         else:
-            offer.ready.append((conn, False))
+            self._prove(offer, offer.member, effect, conn)
+
+    def _arrived(self, offer: Offer, arrival: Arrival) -> None:
+        """Give somebody who accepts what came to a post, or keep it for who does next."""
+        if offer.acceptors:
+            waiter = offer.acceptors.popleft()
+            _give(waiter, arrival)
+            self._crew.finish(waiter)
+            self._crew.report(Accepted(offer.rid), waiter)
+        else:
+            offer.ready.append((arrival, False))
             if offer.bell >= 0 and len(offer.ready) == 1:
                 os.eventfd_write(offer.bell, 1)
+
+    def _prove(self, offer: Offer, member: Member, effect: Delivered, conn: Connection) -> None:
+        assert self._crew.reactor is not None, "it has just had an outcome"
+        match = bytes.fromhex(effect.peer.match)
+        meeting = Meeting(Role.PASSIVE, match, offer.name, effect.peer.name, user_of(member), "")
+        try:
+            handshake = SecureHandshake(meeting, member, allow=offer.allow, now=clock())
+        except TrunklineError as error:
+            conn.close()
+            self._arrived(offer, error)  # it is our side that can't go on
+            return
+        done = functools.partial(self._proved, offer, effect)
+        self._crew.reactor.proofs.begin(offer.rid, handshake, conn, done)
+
+    def _proved(self, offer: Offer, effect: Delivered, outcome: SecureConnection | TrunklineError) -> None:
+        if isinstance(outcome, SecureConnection) or ends_the_call(outcome):
+            self._arrived(offer, outcome)
+            return
+        _log.info("= impostor %s at %s: %s", effect.peer.name, offer.name, outcome)
+        who = f"{effect.peer.name!r}, who is said to be {effect.claimed!r}, could not prove it"
+        offer.notes.append(f"{who} ({outcome})")
+        assert self._crew.reactor is not None, "it is the reactor that says this"
+        self._crew.reactor.events.append(Accepted(offer.rid))  # that is, settled: there is room for another
 
     def _failed(self, rid: bytes, error: Exception) -> None:
         waiter = self._meets.pop(rid, None)
@@ -304,6 +439,8 @@ class BlockingClient:
             self._crew.finish(waiter)
         offer = self._offers.pop(rid, None)
         if offer is not None:
+            if offer.member is not None and self._crew.reactor is not None:
+                self._crew.reactor.proofs.drop(rid)
             self._end_offer(offer, error, keep=True)
 
     def _end_offer(self, offer: Offer, error: Exception, *, keep: bool = False) -> None:
@@ -321,7 +458,9 @@ class BlockingClient:
                 os.eventfd_write(offer.bell, 1)  # so that whoever selects on it comes and hears of the end
             return
         while offer.ready:
-            offer.ready.popleft()[0].close()
+            arrival, _ = offer.ready.popleft()
+            if not isinstance(arrival, TrunklineError):
+                arrival.close()
         if offer.bell >= 0:
             os.close(offer.bell)
             offer.bell = -1
@@ -367,6 +506,13 @@ class BlockingClient:
         crew.forked()
         for offer in offers:
             self._end_offer(offer, ClosedError(f"the post {offer.name!r} is the parent process's"))
+
+
+def _give(waiter: Waiter, arrival: Arrival) -> None:
+    if isinstance(arrival, TrunklineError):
+        waiter.error = arrival
+    else:
+        waiter.conn = arrival
 
 
 _everyone: Final[weakref.WeakSet[BlockingClient]] = weakref.WeakSet()

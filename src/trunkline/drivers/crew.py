@@ -23,6 +23,7 @@ from trunkline.drivers.clock import now as clock
 from trunkline.drivers.interrupts import Turn
 from trunkline.drivers.pollers import Ready
 from trunkline.drivers.reactor import Reactor
+from trunkline.drivers.secure_sockets import SecureConnection
 from trunkline.drivers.sockets import Connection
 from trunkline.errors import ClosedError, LocalError
 from trunkline.switchboard.events import ClientEvent
@@ -43,7 +44,7 @@ class Waiter:
     def __init__(self) -> None:
         self.done = False
         self.gate: LockType | None = None
-        self.conn: Connection | None = None
+        self.conn: Connection | SecureConnection | None = None
         self.value: object = None
         self.error: Exception | None = None
 

@@ -5,7 +5,6 @@ hybrid suite, ML-KEM-768; for an administrator or an authority one P-256 key.
 """
 
 import contextlib
-import hashlib
 import os
 import re
 import stat
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from trunkline.authority.certificates import key_text
 from trunkline.authority.statements import X25519, X25519_MLKEM768, PublicKeys
 from trunkline.errors import ConfigError
 from trunkline.names import Secret
@@ -84,7 +84,7 @@ class UserKey:
         return self._signing.sign(data)
 
     def __repr__(self) -> str:
-        return f"UserKey({short_id(self.public.signing)})"
+        return f"UserKey({key_text(self.public.signing)})"
 
     def __reduce__(self) -> str:
         raise TypeError("a UserKey can't be pickled: it is secret")
@@ -121,11 +121,6 @@ class UserKey:
         if signing is None or encryption is None:
             raise ConfigError(f"{path} holds no user's keys (Ed25519 and X25519): make some with `trunkline key new`")
         return cls(signing, encryption, hybrid)
-
-
-def short_id(signing: bytes) -> str:
-    """Return what people compare when they speak of a user's Ed25519 key: 16 hexadecimal digits of its SHA-256."""
-    return f"ed25519:{hashlib.sha256(signing).hexdigest()[:16]}"
 
 
 # ---- keys of certificates --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Final
 from trunkline.drivers.clock import now as clock
 from trunkline.drivers.peers_blocking import Peers
 from trunkline.drivers.pollers import Pollers, Ready
+from trunkline.drivers.proofs_blocking import Proofs
 from trunkline.drivers.sockets import Connection, Listeners
 from trunkline.drivers.spin import SPIN_VARIABLE, spin_setting
 from trunkline.drivers.uplinks_blocking import Uplinks
@@ -72,6 +73,8 @@ class Reactor:
         self._peers = Peers(
             self.pollers, listeners, self.events, self.run, self._machine.bytes_wanted, config.dial_timeout
         )
+        self.proofs = Proofs(self.pollers)
+        """Where the owner has the clients of its secure posts prove who they are."""
         self._carry: dict[type, Callable[..., None]] = {
             Send: self._uplinks.send,
             Dial: self._uplinks.dial,
@@ -85,7 +88,7 @@ class Reactor:
     @property
     def busy(self) -> bool:
         """Whether anything is open or due that must go on while nobody waits."""
-        return bool(len(self._uplinks) or len(self._peers)) or self.next_deadline() is not None
+        return bool(len(self._uplinks) or len(self._peers) or len(self.proofs)) or self.next_deadline() is not None
 
     def step(self, event: ClientEvent) -> None:
         """Feed one event and what follows from it."""
@@ -131,8 +134,12 @@ class Reactor:
     def next_deadline(self) -> float | None:
         """Return when `tick` is due."""
         due = self._machine.next_deadline()
-        if self._uplinks.dialling or self._peers.timed:
-            for other in (self._uplinks.next_deadline(), self._peers.next_deadline()):
+        if self._uplinks.dialling or self._peers.timed or len(self.proofs):
+            for other in (
+                self._uplinks.next_deadline(),
+                self._peers.next_deadline(),
+                self.proofs.next_deadline(),
+            ):
                 if other is not None and (due is None or other < due):
                     due = other
         return due
@@ -141,6 +148,7 @@ class Reactor:
         """Do what is due."""
         self._uplinks.give_up(now)
         self._peers.handle_timer(now)
+        self.proofs.handle_timer(now)
         self.step(_TICK)
 
     def say_goodbye(self) -> None:
@@ -152,3 +160,4 @@ class Reactor:
         self.pollers.close()
         self._uplinks.abandon()
         self._peers.abandon()
+        self.proofs.abandon()

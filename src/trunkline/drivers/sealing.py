@@ -38,7 +38,7 @@ class Member(Protocol):
     @property
     def user(self) -> str | None: ...
     @property
-    def key(self) -> Keys | None: ...
+    def key(self) -> Keys: ...
     def get(self, user: str) -> Record | None: ...
 
 
@@ -85,7 +85,7 @@ def decrypt(member: Member, blob: Bytes) -> tuple[bytes, str]:
     user, keys = _who(member)
     envelope = sealing.parse(blob)
     sealing.check_addressee(envelope, member.fingerprint, user, keys.public)
-    clear = sealing.unseal(envelope, member.get(envelope.sender), _private(keys))
+    clear = sealing.unseal(envelope, member.get(envelope.sender), private_key(keys))
     return clear, envelope.sender
 
 
@@ -100,12 +100,13 @@ async def decrypt_async(member: Member, blob: Bytes) -> tuple[bytes, str]:
 
 
 def _who(member: Member) -> tuple[str, Keys]:
-    if member.user is None or member.key is None:
-        raise ConfigError("encrypt() and decrypt() need a user and its key: name one, or make one with `trunkline key`")
+    if member.user is None:
+        raise ConfigError("encrypt() and decrypt() need a user with a key: make one with `trunkline key new`")
     return member.user, member.key
 
 
-def _private(keys: Keys) -> sealing.PrivateKey:
+def private_key(keys: Keys) -> sealing.PrivateKey:
+    """Return the secret HPKE key, as the library takes it."""
     if keys.public.suite == X25519:
         return keys.x25519
     assert keys.mlkem768 is not None, "the public half says that there is one"

@@ -16,13 +16,13 @@ from typing import Any, Final, Self, assert_never
 
 import msgspec
 
-from trunkline.drivers.accept_aio import Acceptor
+from trunkline.drivers.accept_aio import Acceptor, listen
 from trunkline.drivers.addresses import local_addresses
-from trunkline.drivers.channel_aio import CLIENT_OUTPUT, MATE_OUTPUT, Channel, Pump, reason, shown
+from trunkline.drivers.channel_aio import CLIENT_OUTPUT, MATE_OUTPUT, Channel, Pump, shown
 from trunkline.drivers.clock import epoch, now
 from trunkline.drivers.dials_aio import Dials
 from trunkline.drivers.runner_aio import Runner
-from trunkline.errors import ConfigError, RemoteError, TrunklineError
+from trunkline.errors import RemoteError, TrunklineError
 from trunkline.names import Address
 from trunkline.switchboard.config import ServerConfig
 from trunkline.switchboard.events import (
@@ -42,9 +42,6 @@ from trunkline.switchboard.events import (
 from trunkline.switchboard.server import Server
 from trunkline.wire.limits import MAX_TEXT
 from trunkline.wire.messages import AnyMessage, Goodbye, MateHello, MateWelcome, ServerStatus
-
-BACKLOG: Final = 4096
-"""Connections that the kernel keeps until they are accepted: all clients of a mate that dies come at once."""
 
 ACCEPTS: Final = 64
 """Most connections that one listener accepts before others have their turn."""
@@ -110,7 +107,7 @@ class SwitchboardServer:
         listeners: list[socket.socket] = []
         try:
             for address in self._listen:
-                listeners += await _listen(loop, address)
+                listeners += await listen(loop, address)
         except BaseException:
             for sock in listeners:
                 sock.close()
@@ -253,31 +250,6 @@ class SwitchboardServer:
     def _lost(self, conn: int, why: str) -> None:
         _log.debug("< %d lost: %s", conn, why)
         self._runner.step(Lost(conn, why))
-
-
-async def _listen(loop: asyncio.AbstractEventLoop, address: Address) -> list[socket.socket]:
-    listeners: list[socket.socket] = []
-    try:
-        found = await loop.getaddrinfo(
-            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        for family, kind, proto, _, target in dict.fromkeys(found):
-            sock = socket.socket(family, kind, proto)
-            listeners.append(sock)
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts inherits it
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(target)
-            sock.listen(BACKLOG)
-    except OSError as error:
-        for sock in listeners:
-            sock.close()
-        raise ConfigError(
-            f"{address} can't be listened on ({reason(error)}): choose another with --listen HOST:PORT"
-        ) from error
-    return listeners
 
 
 def _completed(config: ServerConfig, bound: Address) -> ServerConfig:

@@ -1,9 +1,11 @@
 """asyncio streams over a connection that a meeting made."""
 
 import asyncio
+import ssl
 from typing import Any
 
 from trunkline.drivers.sockets import Connection
+from trunkline.drivers.transport_tls_aio import TlsTransport
 from trunkline.names import Peer
 
 LIMIT = 64 * 1024
@@ -57,6 +59,14 @@ async def streams(conn: Connection) -> tuple[asyncio.StreamReader, MeetingWriter
         conn.close()
         raise
     return reader, _writer(transport, protocol, reader, conn.peer)
+
+
+def tls_streams(conn: ssl.SSLSocket, peer: Peer) -> tuple[asyncio.StreamReader, MeetingWriter]:
+    """Return streams over ``conn``, handshaken and not blocking, which they own from then on. Any loop can do it."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(LIMIT, loop)
+    protocol = _Protocol(reader, loop)
+    return reader, _writer(TlsTransport(loop, conn, protocol), protocol, reader, peer)
 
 
 def _writer(

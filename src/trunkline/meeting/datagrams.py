@@ -1,8 +1,7 @@
-"""Datagrams that nobody else can read, alter or say again (docs/spec/sealing.md sections 7 to 9).
+"""Datagrams that nobody else can read, alter or say again (docs/spec/sealing.md sections 8 and 9).
 
-Two peers that have met securely exchange a random share each, inside their TLS connection. From both shares and the
-match id follow a key for either direction and the session's id. Each datagram goes out sealed by ChaCha20-Poly1305
-under its direction's key: its sequence number in clear, then the ciphertext and the tag.
+Each datagram goes out sealed by ChaCha20-Poly1305 under its direction's key: its sequence number in clear, then the
+ciphertext and the tag. `trunkline.meeting.datagram_keys` makes the keys.
 
     Sealer  numbers and seals      Opener  checks, opens, refuses what it has seen before
 
@@ -15,26 +14,14 @@ from enum import StrEnum
 from struct import Struct
 from typing import Final
 
-import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from trunkline.errors import DecryptError, LocalError, NotTrunkline, TrustError
-from trunkline.meeting.handshake import Role
-from trunkline.names import Secret
-
-SHARE_SIZE: Final = 32
-KEY_SIZE: Final = 32
-SESSION_SIZE: Final = 16
-
-EXCHANGE: Final = b"TRUNKX/1"
-EXCHANGE_SIZE: Final = len(EXCHANGE) + SHARE_SIZE
-"""Either side's message of the key exchange: exactly so many bytes."""
+from trunkline.errors import DecryptError, LocalError, TrustError
+from trunkline.meeting.datagram_keys import Session
 
 WINDOW: Final = 1024
-"""How far a datagram may be overtaken. DTLS 1.3 asks for 64 or more (RFC 9147 section 4.5.1), WireGuard keeps 8128."""
+"""How far a datagram may be overtaken. DTLS 1.3 asks for 64 or more (RFC 9147 section 4.5.1)."""
 
 OVERHEAD: Final = 8 + 16
 MAX_DATAGRAM: Final = 65_507
@@ -49,57 +36,8 @@ MAX_FORGED: Final = 1 << 36
 
 _SEQUENCE: Final = Struct("!Q")
 _NONCE_START: Final = bytes(4)
-_DERIVED: Final = b"trunkline datagram keys v1\0"
 _BOUND: Final = b"trunkline datagram v1\0"
-
-
-class Session(msgspec.Struct, frozen=True):
-    """What one side's `Sealer` and `Opener` are made of."""
-
-    id: bytes
-    """The same on both sides, and in every tag."""
-    sending: Secret
-    receiving: Secret
-
-
-def exchange_message(share: Secret) -> bytes:
-    """Return what a side says in the key exchange. ``share`` is 32 random bytes that were never used before."""
-    assert len(share.reveal()) == SHARE_SIZE, "the driver draws it"
-    return EXCHANGE + share.reveal()
-
-
-def parse_exchange(message: bytes) -> Secret:
-    """Return the peer's share.
-
-    Raises:
-        NotTrunkline: the peer said something else.
-    """
-    if len(message) != EXCHANGE_SIZE or not message.startswith(EXCHANGE):
-        raise NotTrunkline(message[: len(EXCHANGE)])
-    return Secret(message[len(EXCHANGE) :])
-
-
-def derive(role: Role, match: bytes, ours: Secret, theirs: Secret) -> Session:
-    """Return the session that follows from both shares: spec section 7.
-
-    Args:
-        role: ours in the meeting.
-        match: the match id, as both sides confirmed it.
-        ours: our share.
-        theirs: the peer's.
-
-    Raises:
-        TrustError: the peer's share is ours: it was sent back to us.
-    """
-    if ours == theirs:
-        raise TrustError("the peer's share of the keys is our own, sent back")
-    active, passive = (ours, theirs) if role is Role.ACTIVE else (theirs, ours)
-    made = HKDF(SHA256(), 2 * KEY_SIZE + SESSION_SIZE, salt=match, info=_DERIVED).derive(
-        active.reveal() + passive.reveal()
-    )
-    down, up = Secret(made[:KEY_SIZE]), Secret(made[KEY_SIZE : 2 * KEY_SIZE])  # from the active side; to it
-    sending, receiving = (down, up) if role is Role.ACTIVE else (up, down)
-    return Session(made[2 * KEY_SIZE :], sending, receiving)
+_ALL: Final = (1 << WINDOW) - 1
 
 
 class Drop(StrEnum):
@@ -146,7 +84,7 @@ class Opener:
     """Opens what came. It is not thread-safe.
 
     Args:
-        session: what `derive` returned.
+        session: what the key exchange gave.
         max_forged: see `MAX_FORGED`.
     """
 
@@ -198,6 +136,3 @@ class Opener:
 
     def __reduce__(self) -> str:
         raise TypeError("an Opener can't be pickled: a copy would take datagrams twice")
-
-
-_ALL: Final = (1 << WINDOW) - 1

@@ -10,10 +10,10 @@ import msgspec
 
 from trunkline.sim.engine import Cast
 from trunkline.switchboard.client import Client
+from trunkline.switchboard.entries import State
 from trunkline.switchboard.matcher import Matcher
 from trunkline.switchboard.rendezvous import Peers
 from trunkline.switchboard.server import Server
-from trunkline.switchboard.table import State
 from trunkline.wire.messages import Elsewhere, Granted, Matched, Propose, Removed
 
 

@@ -19,6 +19,9 @@ class Size(msgspec.Struct, frozen=True):
     leave: float = 30.0
 
 
+USERS: Final = ("", "", "ann")
+"""Whose a request is, and its peer's user: few, so that most find a partner."""
+
 SMALL: Final = Size()
 LARGE: Final = Size(servers=8, clients=50, faults=30, calm=40.0)
 
@@ -81,9 +84,12 @@ def _make_client(random: Random, servers: int, names: list[str]) -> ClientSpec:
         datagram = random.random() < 0.1
         if random.random() < 0.25:
             unique = random.random() < 0.3
-            wants.append(Want(me, "", None, datagram, unique, random.choice((1, 2, 128))))
+            backlog = random.choice((1, 2, 128))
+            user = random.choice(USERS)
+            wants.append(Want(me, "", None, datagram, unique, backlog, user, allow=("*",) if user else ()))
         else:
-            wants.append(Want(me, you, within, datagram))
+            user = random.choice(USERS)
+            wants.append(Want(me, you, within, datagram, user=user, peer_user=user))
     return ClientSpec(tuple(order), tuple(wants))
 
 

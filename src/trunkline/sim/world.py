@@ -24,6 +24,7 @@ from trunkline.sim.invariants import MACHINE_FAULT, Fact, Violation, check_fact
 from trunkline.sim.network import CLOSED, MACHINE, OPENED, Network
 from trunkline.sim.worlds import Spec
 from trunkline.switchboard.events import Accepted, Cancelled, MeetWanted, PostWanted
+from trunkline.users import user_matches
 from trunkline.wire.codec import encode_candidates
 
 Action = tuple[Any, ...]
@@ -43,6 +44,9 @@ class Request(msgspec.Struct, frozen=True):
     me: str
     you: str
     datagram: bool = False
+    user: str = ""
+    peer_user: str = ""
+    allow: tuple[str, ...] = ()
 
     def fits(self, other: "Request") -> bool:
         """Say whether the two match."""
@@ -50,7 +54,11 @@ class Request(msgspec.Struct, frozen=True):
             return False
         if not self.you or not other.you:
             meet, post = (self, other) if self.you else (other, self)
+            if meet.peer_user != post.user or (meet.user and not any(user_matches(meet.user, p) for p in post.allow)):
+                return False
             return meet.you == post.me and meet.me != post.me
+        if (self.user, self.peer_user) != (other.peer_user, other.user):
+            return False
         return self.me == other.you and self.you == other.me
 
     def __str__(self) -> str:
@@ -139,7 +147,8 @@ class World:
         """Return the request with this id: it says itself whose it is."""
         site, incarnation, place = rid[0], rid[1], rid[2]
         want = self.spec.clients[site - self.spec.servers].wants[place]
-        return Request(site, incarnation, place, rid, want.me, want.you, want.datagram)
+        names = (want.me, want.you, want.datagram, want.user, want.peer_user, want.allow)
+        return Request(site, incarnation, place, rid, *names)
 
     def runs(self, request: Request) -> bool:
         """Say whether the process that made this request still runs."""
@@ -253,10 +262,11 @@ class World:
         at = (Candidate("tcp4", f"client{site}", 1000 + incarnation),)
         candidates = encode_candidates(Candidates(bytes(8), at))
         if want.you:
-            self.tell(site, MeetWanted(rid, want.me, want.you, candidates, deadline, want.datagram))
+            users = (want.user, want.peer_user)
+            self.tell(site, MeetWanted(rid, want.me, want.you, candidates, deadline, want.datagram, *users))
         else:
-            wanted = PostWanted(rid, want.me, candidates, want.datagram, want.unique, None, want.backlog, deadline)
-            self.tell(site, wanted)
+            offer = (want.datagram, want.unique, None, want.backlog, deadline, want.user, want.allow)
+            self.tell(site, PostWanted(rid, want.me, candidates, *offer))
 
     def tell(self, site: int, event: Any) -> None:
         """Give a machine an event of its own caller."""

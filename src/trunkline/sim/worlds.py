@@ -18,6 +18,11 @@ class Want(msgspec.Struct, frozen=True):
     datagram: bool = False
     unique: bool = False
     backlog: int = 128
+    user: str = ""
+    """Whose the request is; empty if it is plain."""
+    peer_user: str = ""
+    allow: tuple[str, ...] = ()
+    """Who may meet a secure post."""
 
 
 class ClientSpec(msgspec.Struct, frozen=True):
@@ -162,6 +167,26 @@ WORLDS: Final = _named(
         about="2 servers, a post at one, a client at each",
         servers=2,
         clients=(_meet("01", "p"), _meet("01", "ap"), _meet("10", "bp")),
+    ),
+    Spec(
+        name="users",
+        about="2 servers; ann's a wants ben's b, who wants ann's a; and eve calls herself b and wants it too",
+        servers=2,
+        clients=(
+            ClientSpec((0, 1), (Want("a", "b", user="ann", peer_user="ben"),)),
+            ClientSpec((1, 0), (Want("b", "a", user="ben", peer_user="ann"),)),
+            ClientSpec((0, 1), (Want("b", "a", user="eve", peer_user="ann"),)),
+        ),
+    ),
+    Spec(
+        name="users-post",
+        about="2 servers, ben's post p for ann at one; at the other ann, and a plain client that wants p",
+        servers=2,
+        clients=(
+            ClientSpec((0, 1), (Want("p", user="ben", allow=("ann",)),)),
+            ClientSpec((1, 0), (Want("a", "p", user="ann", peer_user="ben"),)),
+            ClientSpec((1, 0), (Want("x", "p"),)),
+        ),
     ),
     *(budget_world(servers) for servers in range(1, 6)),
 )

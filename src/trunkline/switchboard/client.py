@@ -53,7 +53,8 @@ from trunkline.switchboard.questions import Questions
 from trunkline.switchboard.rendezvous import Ended, Peers
 from trunkline.switchboard.requests import MeetRequest, PostRequest
 from trunkline.switchboard.uplinks import Down, Phase, Uplink, Uplinks
-from trunkline.wire.limits import MAX_BACKLOG, MAX_CANDIDATES, MAX_NOTICE, MAX_SECRET, RID_SIZE
+from trunkline.users import check_pattern, check_user
+from trunkline.wire.limits import MAX_ALLOW, MAX_BACKLOG, MAX_CANDIDATES, MAX_NOTICE, MAX_SECRET, RID_SIZE
 from trunkline.wire.messages import (
     Alive,
     AskStatus,
@@ -185,6 +186,9 @@ class Client:
     def _meet_wanted(self, event: MeetWanted, now: float) -> None:
         try:
             check_pair(event.me, event.you)
+            if event.user or event.peer_user:
+                check_user(event.user)
+                check_user(event.peer_user)
             self._check(event.rid, event.candidates)
         except LocalError as error:
             self._ctx.out.append(Failed(event.rid, error))
@@ -196,6 +200,7 @@ class Client:
     def _post_wanted(self, event: PostWanted, now: float) -> None:
         try:
             check_name(event.name)
+            _check_offer(event)
             self._check(event.rid, event.candidates)
             if not 1 <= event.backlog <= MAX_BACKLOG:
                 raise ConfigError(f"the backlog is {event.backlog}; it can be from 1 to {MAX_BACKLOG}")
@@ -450,3 +455,14 @@ class Client:
         self._lodgings.requests = restored = requests.restored(wanted)
         self._lodgings.generations = dict(generations)
         self._peers.restore(peers, [each for request in restored.values() for each in request.matches.values()])
+
+
+def _check_offer(wanted: PostWanted) -> None:
+    """Raise unless a post's user and list of users can be."""
+    if not wanted.user and not wanted.allow:
+        return
+    check_user(wanted.user)
+    for pattern in wanted.allow:
+        check_pattern(pattern)
+    if not 1 <= len(wanted.allow) <= MAX_ALLOW:
+        raise ConfigError(f"allow has {len(wanted.allow)} patterns of users; a secure post has from 1 to {MAX_ALLOW}")

@@ -3,6 +3,7 @@
 import msgspec
 
 from trunkline.names import Address
+from trunkline.switchboard.policy import Policy
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +25,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Broadcasts that one client may send in a second, on average; ten times this at once."""
     name_memory: float = 3600.0
     """Seconds for which the generation of a unique name is remembered after its last holder is gone."""
+    policy: Policy = Policy()
+    """The server's realm, and who may do what."""
 
 
 class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ is looked at again after a while: if its owner has not removed it by then, it is
 
 from typing import Any, Final
 
-from trunkline.switchboard.table import Entry
+from trunkline.switchboard.entries import Entry
 
 DOUBT_DELAY: Final = 1.5
 """Seconds after which an entry is looked at again: longer than its owner may take to say that it is gone. A look comes

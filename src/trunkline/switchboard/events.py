@@ -31,6 +31,8 @@ class Opened(Event, frozen=True):
     conn: int
     remote: str
     """Where it comes from or goes to, for people."""
+    user: str = ""
+    """The user that the other side proved by its certificate; empty if it proved none."""
 
 
 class Received(Event, frozen=True):
@@ -101,6 +103,13 @@ class MeetWanted(Event, frozen=True):
     candidates: bytes
     deadline: float | None = None
     datagram: bool = False
+    user: str = ""
+    """Our user, if the meeting is to be secure: it is then matched only with requests that agree about both users."""
+    peer_user: str = ""
+    avoid: tuple[bytes, ...] = ()
+    """What `Delivered.partner` said of those that could not prove to be ``peer_user``; of many, the last count."""
+    notes: tuple[str, ...] = ()
+    """Remarks about such earlier meetings, for the explanation if time runs out."""
 
 
 class PostWanted(Event, frozen=True):
@@ -115,6 +124,10 @@ class PostWanted(Event, frozen=True):
     backlog: int = 128
     deadline: float | None = None
     """When to give up if no server took it yet; from then on the post stands until it is cancelled."""
+    user: str = ""
+    """Our user, if the post is to be secure."""
+    allow: tuple[str, ...] = ()
+    """Patterns of the users that may meet it, if it is secure."""
 
 
 class Cancelled(Event, frozen=True):
@@ -233,6 +246,11 @@ class Delivered(Effect, frozen=True):
     rid: bytes
     conn: int
     peer: Peer
+    """Its ``user`` is None: nothing is proven yet."""
+    claimed: str = ""
+    """The user that the peer is said to be, on a secure meeting. It has yet to prove it."""
+    partner: bytes = b""
+    """The handle of the peer's request, for `MeetWanted.avoid`, on a secure meeting."""
 
 
 class Failed(Effect, frozen=True):

@@ -7,7 +7,7 @@ after the last holder is gone, so that they grow even if clocks differ a little.
 
 from typing import Any, Final
 
-from trunkline.switchboard.table import Key
+from trunkline.switchboard.entries import Key
 
 MAX_AHEAD: Final = 60
 """Most seconds by which the generation that a client says it held may be ahead of our wall clock: it is not proved."""

@@ -12,6 +12,7 @@ from trunkline.errors import (
     MeetTimeout,
     NameTaken,
     NoSwitchboard,
+    NotAllowed,
     TooMany,
 )
 from trunkline.names import Peer
@@ -22,6 +23,7 @@ from trunkline.switchboard.questions import Questions
 from trunkline.switchboard.rendezvous import Ended, Peers, Rendezvous
 from trunkline.switchboard.requests import AnyRequest, MeetRequest, PostRequest
 from trunkline.switchboard.uplinks import Down, Uplink, Uplinks
+from trunkline.users import user_matches
 from trunkline.wire.messages import Explain, Matched, Posted, Refused, Settled, Withdraw
 
 EXPLAIN_AHEAD: Final = 0.5
@@ -229,6 +231,15 @@ class Lodgings:
         name = message.peer
         if type(request) is MeetRequest and name != request.you:
             return Ended(rendezvous, 0, f"the server named {name!r} instead")
+        claimed = message.peer_user
+        if type(request) is MeetRequest:
+            if claimed != request.peer_user:
+                return Ended(rendezvous, 0, f"the server named the user {claimed!r} instead")
+        elif bool(claimed) != bool(request.user):
+            kind = "secure" if claimed else "plain"
+            return Ended(rendezvous, 0, f"the server sent a {kind} request to a post that is not")
+        elif claimed and not any(user_matches(claimed, pattern) for pattern in request.allow):
+            return Ended(rendezvous, 0, f"the server sent the user {claimed!r}, who is not allowed")
         generation = message.generation
         if generation:
             seen = self.generations.pop(name, 0)
@@ -251,7 +262,8 @@ class Lodgings:
         del request.matches[match]
         if ended.conn:
             peer = Peer(rendezvous.told.peer, match=match.hex())
-            self._ctx.out.append(Delivered(request.rid, ended.conn, peer))
+            told = rendezvous.told
+            self._ctx.out.append(Delivered(request.rid, ended.conn, peer, told.peer_user, told.partner))
             if type(request) is PostRequest:
                 request.unaccepted.append(rendezvous.origin)
             else:
@@ -321,7 +333,7 @@ class Lodgings:
         elif now < deadline:
             self._timers.set((DEADLINE, rid), deadline)
             if self._uplinks.main is not None:
-                explain = Explain(0, request.me, request.you, request.datagram)
+                explain = Explain(0, request.me, request.you, request.datagram, request.user, request.peer_user)
                 request.question = self._questions.ask(explain, now, rid=rid)
         else:
             lines = self._explained(request)
@@ -355,4 +367,6 @@ def refusal(message: Refused, name: str) -> DeniedError:
     if message.code == TooMany.code:
         what = text.removeprefix("too many ").removesuffix(f": the limit is {message.limit}")
         return TooMany(what, message.limit)
+    if message.code == NotAllowed.code:
+        return NotAllowed(text)
     return DeniedError(text)

@@ -24,12 +24,14 @@ the other owner's own removal can wait for its next heartbeat. So a race costs o
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
-from trunkline.errors import DeniedError, Displaced, NameTaken
-from trunkline.names import Draw, digest
+from trunkline.errors import DeniedError, Displaced
+from trunkline.names import Draw
 from trunkline.switchboard.doubts import Doubts
+from trunkline.switchboard.entries import Entry, Input, PostEntry, State, admits, allows, handle, of_mate, shuns
 from trunkline.switchboard.events import Log, Send, ServerEffect
 from trunkline.switchboard.generations import Generations
-from trunkline.switchboard.table import Entry, Input, PostEntry, State, Table
+from trunkline.switchboard.table import Table
+from trunkline.switchboard.unique import UniqueNames, claim_of
 from trunkline.wire.limits import MATCH_SIZE, MAX_REMOVALS, TOKEN_SIZE
 from trunkline.wire.messages import (
     Declined,
@@ -95,6 +97,7 @@ class Matcher:
         self._draw = draw
         self._mates = mates
         self.generations = Generations(epoch=epoch, memory=name_memory)
+        self._unique = UniqueNames(me, self.table, self.generations)
 
     # ---- from clients -----------------------------------------------------------------------------------------
 
@@ -103,23 +106,13 @@ class Matcher:
         if not self._is_news(message.rid, message.n, now):
             return None
         table = self.table
-        if not table.is_wanted(message.you, message.me, message.datagram):
-            post = table.choose(message.you, message.datagram)
+        if not table.partners(message):
+            post = table.choose(message)
             if post is not None and not post.owner:
                 # What most meets come to: a post that is here. They are never on the table.
                 self._give(conn, message, post, now)
                 return None
-        entry = Entry(
-            message.rid,
-            message.n,
-            message.me,
-            message.you,
-            message.candidates,
-            message.datagram,
-            "",
-            conn,
-            now,
-        )
+        entry = Entry.lodged(message, conn, now)
         self._keep(entry)
         self._seek(entry, now)
         return entry if entry.state is not State.GONE else None
@@ -128,10 +121,13 @@ class Matcher:
         """Take a post in and let the waiting ones have it. Returns None, having said why, if it is refused."""
         if not self._is_news(message.rid, message.n, now):
             return None
-        claim = digest(message.secret) if message.secret else b""
-        generation = self._claim(conn, message, claim, now)
-        if generation is None:
+        try:
+            generation, displaced = self._unique.claim(message, now)
+        except DeniedError as error:
+            held = error.generation if isinstance(error, Displaced) else 0
+            self._send(conn, Refused(message.rid, message.n, error.code, str(error), held))
             return None
+        self._displace(displaced, generation, now)
         entry = PostEntry(
             message.rid,
             message.n,
@@ -143,13 +139,15 @@ class Matcher:
             now,
             backlog=message.backlog,
             unique=message.unique,
-            claim=claim,
+            claim=claim_of(message),
             generation=generation,
+            user=message.user,
+            allow=message.allow,
         )
         self._keep(entry)
         self._send(conn, Posted(message.rid, message.n, generation))
         entry.propagated = True
-        self._tell_mates(_propagated(entry))
+        self._tell_mates(entry.propagated_as())
         self._fill(entry, now)
         return entry
 
@@ -181,7 +179,7 @@ class Matcher:
         conn = self._mates.links[mate]
         for _, entry in sorted(self.table.own.items()):
             if entry.propagated:
-                self._send(conn, _propagated(entry))
+                self._send(conn, entry.propagated_as())
                 if isinstance(entry, PostEntry) and not entry.has_room:
                     self._remember_busy(entry, mate)  # it will not ask, so it is to be told
 
@@ -212,39 +210,13 @@ class Matcher:
             return
         if not self._supersede(message.rid, message.n, now):
             return
-        if message.you:
-            meet = Entry(
-                message.rid,
-                message.n,
-                message.me,
-                message.you,
-                message.candidates,
-                message.datagram,
-                mate,
-                0,
-                now,
-            )
-            self.table.add(meet)
-            self._answer(meet)
-            return
-        post = PostEntry(
-            message.rid,
-            message.n,
-            message.me,
-            message.candidates,
-            message.datagram,
-            mate,
-            0,
-            now,
-            backlog=1 << 30,
-            unique=message.unique,
-            claim=message.claim,
-            generation=message.generation,
-        )
-        post.full = message.room == 0
-        self.table.add(post)
-        self._contend(post, now)
-        self._fill(post, now, message.room)
+        entry = of_mate(message, mate, now)
+        self.table.add(entry)
+        if isinstance(entry, PostEntry):
+            self._displace(self._unique.losers(entry), entry.generation, now)
+            self._fill(entry, now, message.room)
+        else:
+            self._answer(entry)
 
     def removed(self, mate: str, removals: Iterable[Removal], now: float) -> None:
         """A mate's entries are gone. Those that they were matched with are taken, whoever owns them."""
@@ -260,7 +232,7 @@ class Matcher:
         """A mate wants one of our entries for one of its own: grant or decline, at once."""
         conn = self._mates.links[mate]
         entry = self.table.own.get(message.target)
-        if entry is None or entry.n != message.target_n:
+        if entry is None or entry.n != message.target_n or not _fits(entry, message):
             self._send(conn, Declined(message.match, busy=False))
             return
         if isinstance(entry, PostEntry):
@@ -273,19 +245,8 @@ class Matcher:
             self._remember_busy(entry, mate)
             self._send(conn, Declined(message.match, busy=True))
             return
-        self._send(
-            entry.conn,
-            Matched(
-                entry.rid,
-                entry.n,
-                message.match,
-                message.token,
-                not message.active,
-                message.me,
-                message.candidates,
-                message.generation,
-            ),
-        )
+        told = _told(entry, message, message.match, message.token, not message.active, message.generation)
+        self._send(entry.conn, told)
         self._send(conn, Granted(message.match))
         self.matches += 1
         if not isinstance(entry, PostEntry):
@@ -315,19 +276,8 @@ class Matcher:
             # match of the lesser one any more, so ours is better off waiting on.
             self._release(entry, now)
             return
-        self._send(
-            entry.conn,
-            Matched(
-                entry.rid,
-                entry.n,
-                message.match,
-                proposal.token,
-                True,
-                target.me,
-                target.candidates,
-                target.generation if isinstance(target, PostEntry) and target.unique else 0,
-            ),
-        )
+        generation = target.generation if isinstance(target, PostEntry) and target.unique else 0
+        self._send(entry.conn, _told(entry, target, message.match, proposal.token, True, generation))
         entry.move(Input.GRANTED)
         self._forget(entry)
         if entry.propagated:
@@ -373,15 +323,17 @@ class Matcher:
         """Match an own waiting meet, or propose it, or let the mates know of it. True if it has found somebody."""
         assert entry.state is State.WAITING, "only what waits may seek"
         for partner in self.table.partners(entry):
-            if not partner.owner and partner.state is State.WAITING:
+            if not partner.owner and partner.state is State.WAITING and not _at_odds(entry, partner):
                 self._commit(entry, partner, now)
                 return True
         new = upwards and not entry.propagated
         for partner in self.table.partners(entry):
-            if partner.owner and not partner.taken and (new or partner.owner < self.me):
+            if not partner.owner or partner.taken or not (new or partner.owner < self.me):
+                continue
+            if not _at_odds(entry, partner):
                 self._propose(entry, partner)
                 return True
-        post = self.table.choose(entry.you, entry.datagram)
+        post = self.table.choose(entry)
         if post is not None:
             if post.owner:
                 self._propose(entry, post)
@@ -390,7 +342,7 @@ class Matcher:
             return True
         if not entry.propagated:
             entry.propagated = True
-            self._tell_mates(_propagated(entry))
+            self._tell_mates(entry.propagated_as())
         return False
 
     def _answer(self, theirs: Entry) -> None:
@@ -398,7 +350,7 @@ class Matcher:
         if theirs.taken or theirs.owner > self.me:
             return
         for ours in self.table.partners(theirs):
-            if not ours.owner and ours.state is State.WAITING:
+            if not ours.owner and ours.state is State.WAITING and not _at_odds(ours, theirs):
                 self._propose(ours, theirs)
                 return
 
@@ -411,7 +363,9 @@ class Matcher:
         for entry in self.table.seekers(post.me, post.datagram):
             if left <= 0 or not post.has_room:
                 return
-            if not entry.owner and entry.state is State.WAITING and self._seek(entry, now):
+            if entry.owner or entry.state is not State.WAITING or not admits(post, entry):
+                continue
+            if self._seek(entry, now):
                 left -= 1
 
     def _give(self, conn: int, client: Meet, post: PostEntry, now: float) -> None:
@@ -425,14 +379,8 @@ class Matcher:
         match, token = self._draw_match()
         # The active side first: it has the longer way to go, and on a full machine whom we wake takes our core.
         self.out += (
-            Send(
-                conn,
-                Matched(active.rid, active.n, match, token, True, passive.me, passive.candidates, generation),
-            ),
-            Send(
-                passive.conn,
-                Matched(passive.rid, passive.n, match, token, False, active.me, active.candidates),
-            ),
+            Send(conn, _told(active, passive, match, token, True, generation)),
+            Send(passive.conn, _told(passive, active, match, token, False, 0)),
         )
         self.matches += 1
 
@@ -466,10 +414,9 @@ class Matcher:
             if theirs.matched == theirs.settled:
                 self._sent_to.append(theirs)
             theirs.matched += 1
-        self._send(
-            self._mates.links[theirs.owner],
-            Propose(match, token, theirs.rid, theirs.n, ours.rid, ours.n, ours.me, ours.candidates, True),
-        )
+        target, lodged, users = (theirs.rid, theirs.n), (ours.rid, ours.n), (ours.user, ours.peer_user)
+        message = Propose(match, token, *target, *lodged, ours.me, ours.candidates, True, 0, *users)
+        self._send(self._mates.links[theirs.owner], message)
 
     def _release(self, entry: Entry, now: float, *, upwards: bool = True) -> None:
         """A proposal came to nothing: seek on, and tell those whom we kept waiting."""
@@ -480,7 +427,7 @@ class Matcher:
             kept_waiting, entry.busy = entry.busy, ()
             if known_to_all:  # else it was propagated to all just now
                 for mate in kept_waiting:
-                    self._send(self._mates.links[mate], _propagated(entry))
+                    self._send(self._mates.links[mate], entry.propagated_as())
 
     def _remember_busy(self, entry: Entry, mate: str) -> None:
         if mate not in entry.busy:
@@ -489,52 +436,17 @@ class Matcher:
     def _say_room(self, post: PostEntry) -> None:
         if not post.busy or not post.has_room:
             return
-        message = _propagated(post)
+        message = post.propagated_as()
         for mate in post.busy:
             self._send(self._mates.links[mate], message)
         post.busy = ()
 
-    # ---- unique names -----------------------------------------------------------------------------------------
-
-    def _claim(self, conn: int, message: Post, claim: bytes, now: float) -> int | None:
-        """Return the generation under which a post may stand (0 if it isn't unique), or None, having refused it."""
-        key = (message.name, message.datagram)
-        rivals = self.table.every_post(*key)
-        holder = max(rivals, key=lambda post: (post.unique, post.generation, post.owner), default=None)
-        if holder is None or (not message.unique and not holder.unique):
-            return self.generations.next(key, now, held=message.generation) if message.unique else 0
-        # Who held it once and was succeeded doesn't come back by the secret: it was frozen, say, and didn't hear of it.
-        succeeded = 0 < message.generation < holder.generation and message.rid != holder.rid
-        if message.unique and holder.unique and claim and claim == holder.claim and not succeeded:
-            generation = self.generations.next(key, now, held=message.generation, taken_over=holder.generation)
-            self._displace(rivals, generation, now)
-            return generation
-        # A generation alone proves nothing, so it displaces nobody: only the secret does.
-        error: DeniedError
-        if message.generation:
-            error = Displaced(message.name, holder.generation)
-        else:
-            kind = "by a unique post" if holder.unique else f"by {len(rivals)} post(s) that are not unique"
-            error = NameTaken(message.name, f"it is held {kind}; its secret would take it over")
-        self._send(conn, Refused(message.rid, message.n, error.code, str(error), holder.generation))
-        return None
-
-    def _displace(self, posts: Iterable[PostEntry], generation: int, now: float) -> None:
+    def _displace(self, posts: Sequence[PostEntry], generation: int, now: float) -> None:
         """Close our own posts that have lost their name. Others' owners do it themselves when they hear of it."""
-        ours = [post for post in posts if not post.owner]
-        for post in ours:
+        for post in posts:
             error = Displaced(post.me, generation)
             self._send(post.conn, Refused(post.rid, post.n, error.code, str(error), generation))
-        self._drop_own(ours, now)
-
-    def _contend(self, theirs: PostEntry, now: float) -> None:
-        """A mate's post came under a name that is, or is to be, unique: the greatest (generation, server id) stays."""
-        ours = [post for post in self.table.every_post(theirs.me, theirs.datagram) if not post.owner]
-        if not ours or not (theirs.unique or any(post.unique for post in ours)):
-            return
-        claim = (theirs.unique, theirs.generation, theirs.owner)
-        losers = [post for post in ours if (post.unique, post.generation, self.me) < claim]
-        self._displace(losers, theirs.generation, now)
+        self._drop_own(posts, now)
 
     # ---- removing ---------------------------------------------------------------------------------------------
 
@@ -586,8 +498,8 @@ class Matcher:
             self._forget(entry)
             if entry.propagated:
                 removals.append(Removal(entry.rid, entry.n))
-            if isinstance(entry, PostEntry) and entry.unique:
-                self.generations.remember((entry.me, entry.datagram), entry.generation, now)
+            if isinstance(entry, PostEntry):
+                self._unique.gone(entry, now)
         for at in range(0, len(removals), MAX_REMOVALS):
             self._tell_mates(Removed(tuple(removals[at : at + MAX_REMOVALS])))
 
@@ -696,18 +608,23 @@ class Matcher:
         self.out.append(Log(what, about))
 
 
-def _propagated(entry: Entry) -> Propagated:
-    if isinstance(entry, PostEntry):
-        return Propagated(
-            entry.rid,
-            entry.n,
-            entry.me,
-            "",
-            entry.candidates,
-            entry.datagram,
-            entry.unique,
-            entry.claim,
-            entry.generation,
-            max(entry.backlog - entry.load, 0),
-        )
-    return Propagated(entry.rid, entry.n, entry.me, entry.you, entry.candidates, entry.datagram)
+def _told(
+    to: Meet | Entry, about: Meet | Entry | Propose, match: bytes, token: bytes, active: bool, generation: int
+) -> Matched:
+    """Return what tells one side of a match about the other."""
+    partner = handle(about.rid) if about.user else b""
+    peer = (about.me, about.candidates, generation, about.user, partner)
+    return Matched(to.rid, to.n, match, token, active, *peer)
+
+
+def _at_odds(one: Entry, other: Entry) -> bool:
+    """Whether two meets that name each other are not to be matched: they tried, and authentication failed."""
+    return shuns(one, other.rid) or shuns(other, one.rid)
+
+
+def _fits(target: Entry, message: Propose) -> bool:
+    """Whether a proposal agrees with our entry about users. The proposer knows it, unless it is of an older version."""
+    if isinstance(target, PostEntry):
+        return message.peer_user == target.user and (not target.user or allows(target, message.user))
+    agreed = (message.user, message.peer_user) == (target.peer_user, target.user)
+    return agreed and not shuns(target, message.rid)

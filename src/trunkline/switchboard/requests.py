@@ -10,6 +10,7 @@ from trunkline.switchboard import lifecycle
 from trunkline.switchboard.events import MeetWanted, PostWanted
 from trunkline.switchboard.lifecycle import Input, State
 from trunkline.switchboard.rendezvous import Rendezvous
+from trunkline.wire.limits import MAX_AVOID
 from trunkline.wire.messages import Meet, Post
 
 MAX_NOTES: Final = 8
@@ -111,7 +112,7 @@ class Request(ABC):
 class MeetRequest(Request):
     """A call of meet(me, you)."""
 
-    __slots__ = ("explanation", "me", "question", "you")
+    __slots__ = ("avoid", "explanation", "me", "peer_user", "question", "user", "you")
     table = lifecycle.MEET
     illegal = lifecycle.ILLEGAL_MEET
 
@@ -119,24 +120,30 @@ class MeetRequest(Request):
         super().__init__(wanted.rid, wanted.candidates, wanted.deadline, now, datagram=wanted.datagram)
         self.me = wanted.me
         self.you = wanted.you
+        self.user = wanted.user
+        self.peer_user = wanted.peer_user
+        self.avoid = wanted.avoid[-MAX_AVOID:]
+        self.notes = wanted.notes[-MAX_NOTES:]
         self.question = 0
         """The number of the Explain that was asked for this; -1 if none could be."""
         self.explanation: tuple[str, ...] = ()
 
     def message(self) -> Meet:
         """Return what lodges the present attempt."""
-        return Meet(self.rid, self.n, self.me, self.you, self.candidates, self.datagram)
+        names = (self.me, self.you, self.candidates, self.datagram)
+        return Meet(self.rid, self.n, *names, self.user, self.peer_user, self.avoid)
 
     def snapshot(self) -> tuple[Any, ...]:
         """Return the whole state."""
-        return ("meet", self._common(), (self.me, self.you, self.question, self.explanation))
+        users = (self.user, self.peer_user, self.avoid)
+        return ("meet", self._common(), (self.me, self.you, users, self.question, self.explanation))
 
     @classmethod
     def restored(cls, common: tuple[Any, ...], own: tuple[Any, ...]) -> "MeetRequest":
         """Return what `snapshot` was taken of."""
-        me, you, question, explanation = own
+        me, you, users, question, explanation = own
         rid, candidates, deadline, since, datagram = common[:5]
-        self = cls(MeetWanted(rid, me, you, candidates, deadline, datagram), since)
+        self = cls(MeetWanted(rid, me, you, candidates, deadline, datagram, *users), since)
         self.question = question
         self.explanation = explanation
         self._restore_common(common)
@@ -147,7 +154,18 @@ class MeetRequest(Request):
 class PostRequest(Request):
     """A standing offer."""
 
-    __slots__ = ("backlog", "generation", "name", "reported", "secret", "stood", "unaccepted", "unique")
+    __slots__ = (
+        "allow",
+        "backlog",
+        "generation",
+        "name",
+        "reported",
+        "secret",
+        "stood",
+        "unaccepted",
+        "unique",
+        "user",
+    )
     table = lifecycle.POST
     illegal = lifecycle.ILLEGAL_POST
 
@@ -157,6 +175,8 @@ class PostRequest(Request):
         self.unique = wanted.unique
         self.secret = wanted.secret.reveal() if wanted.secret is not None else b""
         self.backlog = wanted.backlog
+        self.user = wanted.user
+        self.allow = wanted.allow
         self.generation = 0
         """The greatest generation under which this post has stood."""
         self.stood = False
@@ -183,6 +203,8 @@ class PostRequest(Request):
             self.unique,
             self.secret,
             self.generation,
+            self.user,
+            self.allow,
         )
 
     def settle(self, conn: int) -> int:
@@ -195,7 +217,7 @@ class PostRequest(Request):
     def snapshot(self) -> tuple[Any, ...]:
         """Return the whole state."""
         own = (
-            (self.name, self.unique, self.secret, self.backlog),
+            (self.name, self.unique, self.secret, self.backlog, self.user, self.allow),
             self.generation,
             self.stood,
             tuple(self.reported.items()),
@@ -206,9 +228,9 @@ class PostRequest(Request):
     @classmethod
     def restored(cls, common: tuple[Any, ...], own: tuple[Any, ...]) -> "PostRequest":
         """Return what `snapshot` was taken of."""
-        (name, unique, secret, backlog), generation, stood, reported, unaccepted = own
+        (name, unique, secret, backlog, user, allow), generation, stood, reported, unaccepted = own
         rid, candidates, deadline, since, datagram = common[:5]
-        wanted = PostWanted(rid, name, candidates, datagram, unique, Secret(secret), backlog, deadline)
+        wanted = PostWanted(rid, name, candidates, datagram, unique, Secret(secret), backlog, deadline, user, allow)
         self = cls(wanted, since)
         self.generation = generation
         self.stood = stood

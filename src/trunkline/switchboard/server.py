@@ -3,14 +3,15 @@
 It is put together from three parts, each of which answers one question: `Mesh` (which servers are there?), `Matcher`
 (who is matched with whom?) and this file (who may say what, and is everyone still alive?).
 
-Who may send which message, and when, is one table, `ADMISSION`: no handler checks it again.
+Who may send which message, and when, is one table, `ADMISSION`; what a user may ask for is another, `policy.CHECKS`:
+no handler checks it again.
 """
 
 import enum
 from collections.abc import Callable, Hashable
 from typing import Any, Final
 
-from trunkline.errors import MessageNotAllowed, NameTaken, RemoteError, SilentPeer, TooMany, TrunklineError
+from trunkline.errors import MessageNotAllowed, NameTaken, NotAllowed, RemoteError, SilentPeer, TooMany, TrunklineError
 from trunkline.names import Draw
 from trunkline.switchboard.config import ServerConfig
 from trunkline.switchboard.events import (
@@ -71,6 +72,9 @@ GREETING_TIME: Final = 5.0
 MISSED_HEARTBEATS: Final = 3
 """A connection on which nothing was heard for this many heartbeats is lost."""
 
+LOGGED_DENIALS: Final = 1.0
+"""Refusals that are logged of one connection in a second, on average: a client must not fill the disk with them."""
+
 QUESTION_RATE: Final = 50.0
 """Explanations that one client may ask for in a second, on average: each costs a scan."""
 
@@ -87,10 +91,12 @@ class Role(enum.Enum):
 class Party:
     """One connection: who is at the other end, and when it was last heard."""
 
-    __slots__ = ("allowances", "conn", "detours", "heard", "notices", "remote", "role", "said")
+    __slots__ = ("allowances", "conn", "detours", "heard", "notices", "remote", "role", "said", "user")
 
-    def __init__(self, conn: int, role: Role, remote: str, now: float) -> None:
+    def __init__(self, conn: int, role: Role, remote: str, user: str, now: float) -> None:
         self.conn = conn
+        self.user = user
+        """Whom the other side proved to be; empty if nobody."""
         self.role = role
         self.remote = remote
         self.heard = now
@@ -172,7 +178,7 @@ class Server:
             self._dismiss(event.conn, TooMany("connections to this server", most))
             return
         role = Role.DIALLED if dialled else Role.NEWCOMER
-        self._parties[event.conn] = Party(event.conn, role, event.remote, self._now)
+        self._parties[event.conn] = Party(event.conn, role, event.remote, event.user, self._now)
 
     def _receive(self, event: Received) -> None:
         party = self._parties.get(event.conn)
@@ -184,6 +190,11 @@ class Server:
         rule = ADMISSION.get(type(message))
         if rule is None or party.role not in rule[1]:
             self._expel(party, MessageNotAllowed(type(message).__name__, party.role.value))
+            return
+        try:
+            self.config.policy.check(party.user, message)
+        except NotAllowed as error:
+            self._deny(party, message, error)
             return
         rule[0](self, party, message)
 
@@ -203,6 +214,22 @@ class Server:
         self.out.append(Log("expelled", f"{party.role.value} {party.remote}: {error}"))
         self._dismiss(party.conn, error)
         self._lose(party.conn, str(error))
+
+    def _deny(self, party: Party, message: Message, error: NotAllowed) -> None:
+        """The policy does not let it: say what it may know, and write down who wanted what."""
+        if self._may_spend(party, LOGGED_DENIALS):
+            who = f"the user {party.user!r}" if party.user else "nobody proven"
+            self.out.append(Log("not allowed", f"{who} at {party.remote}: {_wish(message)}: {error}"))
+        match message:
+            case Meet() | Post():
+                self.out.append(Send(party.conn, Refused(message.rid, message.n, error.code, str(error)[:MAX_TEXT])))
+            case Explain():
+                self.out.append(Send(party.conn, Explanation(message.query, (str(error)[:MAX_TEXT],))))
+            case MateHello() | MateWelcome():
+                self._dismiss(party.conn, error)
+                self._lose(party.conn, str(error))
+            case _:
+                pass  # a broadcast: they are unreliable
 
     def _dismiss(self, conn: int, error: TrunklineError) -> None:
         code = getattr(error, "code", 1)
@@ -329,18 +356,22 @@ class Server:
     def _on_explain(self, party: Party, message: Explain) -> None:
         lines: list[str] = []
         if self._may_spend(party, QUESTION_RATE):
-            lines = explain(self._matcher.table, message.me, message.you, datagram=message.datagram)
+            lines = explain(self._matcher.table, message, self._seen_by(party))
             lines += [f"the server {server!r} can't be reached by {self.config.id!r}" for server in self._mesh.missing]
         else:
             lines = [f"too many questions: the limit is {QUESTION_RATE:g} in a second"]
         self.out.append(Send(party.conn, Explanation(message.query, tuple(line[:MAX_TEXT] for line in lines[:16]))))
 
     def _on_list_names(self, party: Party, message: ListNames) -> None:
-        found, more = self._matcher.table.names(message.prefix, message.after, MAX_NAMES)
+        found, more = self._matcher.table.names(message.prefix, message.after, MAX_NAMES, self._seen_by(party))
         names = tuple(
-            PostedName(name, len(posts), any(post.unique for post in posts), kind) for (name, kind), posts in found
+            PostedName(name, len(posts), any(post.unique for post in posts), kind, user)
+            for (name, kind, user), posts in found
         )
         self.out.append(Send(party.conn, NameList(message.query, names, more)))
+
+    def _seen_by(self, party: Party) -> Callable[[str], bool]:
+        return lambda name: self.config.policy.may_see(party.user, name)
 
     def _on_ask_status(self, party: Party, message: AskStatus) -> None:
         self.out.append(Send(party.conn, self.status(self._now, message.query)))
@@ -485,6 +516,19 @@ class Server:
             self._parties[party.conn] = party
         self._mesh.restore(mesh)
         self._matcher.restore(matcher)
+
+
+def _wish(message: Message) -> str:
+    """Return what somebody wanted, in a few words for the log."""
+    match message:
+        case Meet() | Explain():
+            return f"{type(message).__name__} {message.me!r} -> {message.you!r} ({message.user} -> {message.peer_user})"
+        case Post():
+            return f"Post {message.name!r} ({message.user})"
+        case MateHello() | MateWelcome():
+            return f"{type(message).__name__} of {message.me.id!r} at {message.me.address}"
+        case _:
+            return type(message).__name__
 
 
 _ALIVE: Final = Alive()

@@ -5,177 +5,17 @@ See docs/spec/switchboard.md section 3.
 Rule 1: an entry is one attempt. At most one attempt of a request is *ours*; others may own further copies.
 Rule 2: indexes hold every entry that may still match; removing an entry takes it out of all of them at once.
 Rule 3: the order in every index is the order of arrival here.
-
-An own entry's life is `LIFE`, a table: it can be drawn and enumerated (tests/switchboard/test_table.py does).
 """
 
 import bisect
-import enum
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
-Key = tuple[str, bool]
-"""A name, and whether it is about datagrams: the two kinds never match each other."""
+from trunkline.switchboard.entries import Entry, Key, PostEntry, admits
+from trunkline.wire.messages import Meet
 
-
-class State(enum.Enum):
-    """Where an own entry is in its life."""
-
-    WAITING = "waiting"
-    RESERVED = "reserved"
-    """Proposed to another server; it can't be matched otherwise until that server answers or is lost."""
-    GONE = "gone"
-
-
-class Input(enum.Enum):
-    """What can happen to an own meet."""
-
-    PROPOSE = "we propose it to another server"
-    GRANTED = "that server grants"
-    DECLINED = "that server declines, or is lost"
-    MATCHED = "it is matched here, or we grant another's proposal"
-    REMOVED = "its client withdraws, moves on or is lost; or a copy was matched elsewhere"
-
-
-LIFE: Final[dict[State, dict[Input, State]]] = {
-    State.WAITING: {
-        Input.PROPOSE: State.RESERVED,
-        Input.MATCHED: State.GONE,
-        Input.REMOVED: State.GONE,
-    },
-    State.RESERVED: {
-        Input.GRANTED: State.GONE,
-        Input.DECLINED: State.WAITING,
-        Input.REMOVED: State.GONE,
-    },
-    State.GONE: {},
-}
-"""Every pair that is missing here is illegal: reaching it is a fault of ours, and asserted."""
-
-
-class Entry:
-    """One attempt of meet(me, you). ``owner`` is the server that it is lodged with; empty if that is us."""
-
-    __slots__ = (
-        "busy",
-        "candidates",
-        "conn",
-        "datagram",
-        "me",
-        "n",
-        "owner",
-        "propagated",
-        "proposal",
-        "rid",
-        "since",
-        "state",
-        "taken",
-        "you",
-    )
-
-    def __init__(
-        self,
-        rid: bytes,
-        n: int,
-        me: str,
-        you: str,
-        candidates: bytes,
-        datagram: bool,
-        owner: str,
-        conn: int,
-        since: float,
-    ) -> None:
-        self.rid = rid
-        self.n = n
-        self.me = me
-        self.you = you
-        self.candidates = candidates
-        self.datagram = datagram
-        self.owner = owner
-        self.conn = conn
-        """The client's connection, if the entry is ours."""
-        self.since = since
-        self.state = State.WAITING
-        self.propagated = False
-        self.proposal = b""
-        """The match id of our proposal while RESERVED."""
-        self.taken = False
-        """Another's entry that is not to be proposed to now: it was matched, though its owner has not said so
-        yet, or its owner said that it is busy. Its owner propagates it again if it becomes free."""
-        self.busy: tuple[str, ...] = ()
-        """Servers whose proposals were declined because this was reserved (or full): they are told when it is free."""
-
-    def move(self, what: Input) -> None:
-        """Go on in `LIFE`."""
-        after = LIFE[self.state].get(what)
-        assert after is not None, f"{what.name} in {self.state.name}"
-        self.state = after
-
-    def freeze(self) -> tuple[object, ...]:
-        """Return all of it as a tuple, for snapshots."""
-        return tuple(getattr(self, name) for name in self.__slots__)
-
-    @classmethod
-    def thaw(cls, frozen: tuple[object, ...]) -> "Entry":
-        """Return the entry that was frozen."""
-        entry = cls.__new__(cls)
-        for name, value in zip(cls.__slots__, frozen, strict=True):
-            setattr(entry, name, value)
-        return entry
-
-
-class PostEntry(Entry):
-    """A standing offer under the name ``me``; ``you`` is empty."""
-
-    __slots__ = ("backlog", "claim", "full", "generation", "matched", "settled", "turn", "unique")
-
-    def __init__(
-        self,
-        rid: bytes,
-        n: int,
-        name: str,
-        candidates: bytes,
-        datagram: bool,
-        owner: str,
-        conn: int,
-        since: float,
-        *,
-        backlog: int,
-        unique: bool,
-        claim: bytes,
-        generation: int,
-    ) -> None:
-        super().__init__(rid, n, name, "", candidates, datagram, owner, conn, since)
-        self.backlog = backlog
-        self.unique = unique
-        self.claim = claim
-        self.generation = generation
-        self.matched = 0
-        self.settled = 0
-        self.full = False
-        """Another's post that declined for want of room; its owner tells us when there is some."""
-        self.turn = 0
-        """When it was last chosen, in choices made by this table: ties in a pool go to the one that waited longest."""
-
-    @property
-    def load(self) -> int:
-        """Matches that are neither accepted nor lapsed, as far as this server knows."""
-        return self.matched - self.settled
-
-    @property
-    def has_room(self) -> bool:
-        """Whether one more client may be sent there."""
-        return not self.full and self.matched - self.settled < self.backlog
-
-    def freeze(self) -> tuple[object, ...]:
-        return tuple(getattr(self, name) for name in Entry.__slots__ + self.__slots__)
-
-    @classmethod
-    def thaw(cls, frozen: tuple[object, ...]) -> "PostEntry":
-        entry = cls.__new__(cls)
-        for name, value in zip(Entry.__slots__ + cls.__slots__, frozen, strict=True):
-            setattr(entry, name, value)
-        return entry
+Pair = tuple[str, str, bool, str, str]
+"""Both names, whether it is about datagrams, and both users ('' if plain)."""
 
 
 class Table:
@@ -184,8 +24,8 @@ class Table:
     def __init__(self) -> None:
         self.own: dict[bytes, Entry] = {}
         self.foreign: dict[str, dict[bytes, Entry]] = {}
-        self._pairs: dict[tuple[str, str, bool], list[Entry]] = {}
-        self._seekers: dict[Key, dict[Entry, None]] = {}
+        self._pairs: dict[Pair, list[Entry]] = {}
+        self._seekers: dict[tuple[str, bool], dict[Entry, None]] = {}
         self._posts: dict[Key, list[PostEntry]] = {}
         self._names: list[Key] = []
         self._turns = 0
@@ -200,7 +40,7 @@ class Table:
         home[entry.rid] = entry
         if isinstance(entry, PostEntry):
             self._own_posts += not entry.owner
-            key = (entry.me, entry.datagram)
+            key = entry.key
             pool = self._posts.get(key)
             if pool is None:
                 self._posts[key] = [entry]
@@ -208,7 +48,7 @@ class Table:
             else:
                 pool.append(entry)
         else:
-            pair = (entry.me, entry.you, entry.datagram)
+            pair = (entry.me, entry.you, entry.datagram, entry.user, entry.peer_user)
             queue = self._pairs.get(pair)
             if queue is None:
                 self._pairs[pair] = [entry]
@@ -227,23 +67,22 @@ class Table:
             del self.own[entry.rid]
         if isinstance(entry, PostEntry):
             self._own_posts -= not entry.owner
-            key = (entry.me, entry.datagram)
+            key = entry.key
             pool = self._posts[key]
             pool.remove(entry)
             if not pool:
                 del self._posts[key]
                 del self._names[bisect.bisect_left(self._names, key)]
         else:
-            pair = (entry.me, entry.you, entry.datagram)
+            pair = (entry.me, entry.you, entry.datagram, entry.user, entry.peer_user)
             queue = self._pairs[pair]
             queue.remove(entry)
             if not queue:
                 del self._pairs[pair]
-            key = (entry.you, entry.datagram)
-            seekers = self._seekers[key]
+            seekers = self._seekers[entry.you, entry.datagram]
             del seekers[entry]
             if not seekers:
-                del self._seekers[key]
+                del self._seekers[entry.you, entry.datagram]
 
     def get(self, owner: str, rid: bytes) -> Entry | None:
         """Return that owner's attempt of a request, if there is one."""
@@ -257,32 +96,40 @@ class Table:
 
     # ---- looking ------------------------------------------------------------------------------------------------
 
-    def partners(self, entry: Entry) -> list[Entry]:
-        """Return the meets that match the meet ``entry``, in order of arrival. The list is the index itself."""
-        return self._pairs.get((entry.you, entry.me, entry.datagram), _EMPTY)
+    def partners(self, entry: Meet | Entry) -> list[Entry]:
+        """Return the meets that name ``entry`` and its user, in order of arrival. The list is the index itself.
 
-    def is_wanted(self, me: str, you: str, datagram: bool) -> bool:
-        """Whether there is a meet(me, you), whoever owns it and whatever becomes of it."""
-        return (me, you, datagram) in self._pairs
+        Which of them may be matched with it is for `entries.shuns` to say.
+        """
+        return self._pairs.get((entry.you, entry.me, entry.datagram, entry.peer_user, entry.user), _EMPTY)
 
     def seekers(self, name: str, datagram: bool) -> list[Entry]:
-        """Return the meets that want ``name``, in order of arrival."""
+        """Return the meets that want ``name``, of whatever user, in order of arrival."""
         return list(self._seekers.get((name, datagram), ()))
 
-    def pool(self, name: str, datagram: bool) -> list[PostEntry]:
-        """Return the posts under ``name``: of unique ones only the one that holds it."""
-        posts = self._posts.get((name, datagram), _NOBODY)
+    def pool(self, name: str, datagram: bool, user: str) -> list[PostEntry]:
+        """Return the posts of ``user`` under ``name``: of unique ones only the one that holds it."""
+        posts = self._posts.get((name, datagram, user), _NOBODY)
         if len(posts) > 1 and any(post.unique for post in posts):
             return [max(posts, key=lambda post: (post.unique, post.generation, post.owner))]
         return posts
 
-    def every_post(self, name: str, datagram: bool) -> list[PostEntry]:
-        """Return all posts under ``name``, a unique name's contenders included."""
-        return list(self._posts.get((name, datagram), ()))
+    def pools(self, name: str, datagram: bool) -> Iterator[list[PostEntry]]:
+        """Go through the pools under ``name``, one for each user that has posted it."""
+        at = bisect.bisect_left(self._names, (name, datagram, ""))
+        while at < len(self._names) and self._names[at][:2] == (name, datagram):
+            yield self.pool(*self._names[at])
+            at += 1
 
-    def choose(self, name: str, datagram: bool) -> PostEntry | None:
+    def every_post(self, key: Key) -> list[PostEntry]:
+        """Return all posts that are looked up by ``key``, a unique name's contenders included."""
+        return list(self._posts.get(key, ()))
+
+    def choose(self, client: Meet | Entry) -> PostEntry | None:
         """Choose a post for one more client: fewest unaccepted first, then the longest without a turn."""
-        pool = self.pool(name, datagram)
+        pool = self.pool(client.you, client.datagram, client.peer_user)
+        if client.user:
+            pool = [post for post in pool if admits(post, client)]
         if len(pool) == 1:
             return pool[0] if pool[0].has_room else None
         ready = [post for post in pool if post.has_room]
@@ -293,19 +140,27 @@ class Table:
         chosen.turn = self._turns
         return chosen
 
-    def names(self, prefix: str, after: str, limit: int) -> tuple[list[tuple[Key, list[PostEntry]]], bool]:
-        """Return up to ``limit`` posted names under ``prefix`` after ``after``, and whether there are more."""
+    def names(
+        self, prefix: str, after: str, limit: int, sees: Callable[[str], bool]
+    ) -> tuple[list[tuple[Key, list[PostEntry]]], bool]:
+        """Return up to ``limit`` posted names under ``prefix`` after ``after`` that the asker sees, and if there are more.
+
+        The entries of one name, of several kinds and users, stay together: who asks goes on after the last name.
+        """
         if after >= prefix and after:
-            at = bisect.bisect_right(self._names, (after, True))
+            at = bisect.bisect_left(self._names, (after + "\0",))
         else:
-            at = bisect.bisect_left(self._names, (prefix, False))
+            at = bisect.bisect_left(self._names, (prefix,))
         found: list[tuple[Key, list[PostEntry]]] = []
         while at < len(self._names) and self._names[at][0].startswith(prefix):
-            if len(found) == limit:
-                return found, True
             key = self._names[at]
-            found.append((key, self._posts[key]))
             at += 1
+            if not sees(key[0]):
+                continue
+            if len(found) == limit:
+                whole = [one for one in found if one[0][0] != key[0]]
+                return whole or found, True  # more users of one name than fit: the rest of them can't be listed
+            found.append((key, self._posts[key]))
         return found, False
 
     def posted_names(self, most: int) -> Iterator[Key]:
@@ -314,7 +169,7 @@ class Table:
 
     def waiting_as(self, name: str, datagram: bool, most: int) -> Iterator[Entry]:
         """Go through the meets lodged by callers who call themselves ``name``; looks at ``most`` pairs at most."""
-        for count, ((me, _, kind), queue) in enumerate(self._pairs.items()):
+        for count, ((me, _, kind, _, _), queue) in enumerate(self._pairs.items()):
             if count >= most:
                 return
             if me == name and kind == datagram:

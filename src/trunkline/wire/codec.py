@@ -12,14 +12,16 @@ import msgspec
 from trunkline.errors import (
     FrameTooLarge,
     InvalidName,
+    InvalidUser,
     MalformedMessage,
     NotTrunkline,
     UnknownMessage,
     VersionMismatch,
 )
 from trunkline.names import Candidates, check_name, check_pair
+from trunkline.users import check_pattern, check_user
 from trunkline.wire.limits import MAX_FRAME
-from trunkline.wire.messages import AnyMessage, Explain, Meet, Message, Post, Propagated
+from trunkline.wire.messages import AnyMessage, Explain, Meet, Message, Post, Propagated, Propose
 
 MAGIC: Final = b"TRUNK/"
 VERSION: Final = b"1"
@@ -73,16 +75,38 @@ def _check_names(message: AnyMessage) -> None:
         match message:
             case Meet() | Explain():
                 check_pair(message.me, message.you)
+                _check_users(message.user, message.peer_user)
             case Post():
                 check_name(message.name)
+                _check_offer(message.user, message.allow)
             case Propagated():
                 check_name(message.me)
                 if message.you:
                     check_pair(message.me, message.you)
+                    _check_users(message.user, message.peer_user)
+                else:
+                    _check_offer(message.user, message.allow)
+            case Propose():
+                _check_users(message.user, message.peer_user)
             case _:
                 pass
-    except InvalidName as error:
+    except (InvalidName, InvalidUser) as error:
         raise MalformedMessage(str(error)) from None
+
+
+def _check_users(user: str, peer_user: str) -> None:
+    if not user and not peer_user:
+        return
+    check_user(user)  # half a pair is none: '' is refused here
+    check_user(peer_user)
+
+
+def _check_offer(user: str, allow: tuple[str, ...]) -> None:
+    if not user and not allow:
+        return
+    check_user(user)
+    for pattern in allow:
+        check_pattern(pattern)
 
 
 def _raise_if_unknown(body: bytes | memoryview) -> None:

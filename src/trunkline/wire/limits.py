@@ -23,8 +23,8 @@ MAX_SERVER: Final = 128
 MAX_REMOVALS: Final = 512
 """Most entries that one message takes off the table; more go in further messages."""
 
-MAX_NAMES: Final = 200
-"""Most names in one answer; the asker pages on. 200 x 255 bytes fit a frame."""
+MAX_NAMES: Final = 120
+"""Most names in one answer; the asker pages on. 120 names and users of 255 bytes each fit a frame."""
 
 MAX_SECRET: Final = 64
 """Longest proof in bytes for taking over a unique name."""
@@ -32,6 +32,13 @@ MAX_SECRET: Final = 64
 MAX_BACKLOG: Final = 4096
 """Most connections that a post may let wait for its accept; the kernel's own cap on a listener is of that size."""
 
+MAX_ALLOW: Final = 16
+"""Most patterns of users that a secure post allows."""
+
+MAX_AVOID: Final = 16
+"""Most requests that one meet asks not to be matched with again; the oldest go."""
+
 RID_SIZE: Final = 16
+HANDLE_SIZE: Final = 16
 TOKEN_SIZE: Final = 16
 MATCH_SIZE: Final = 8

@@ -11,7 +11,10 @@ import msgspec
 from msgspec import Meta
 
 from trunkline.wire.limits import (
+    HANDLE_SIZE,
     MATCH_SIZE,
+    MAX_ALLOW,
+    MAX_AVOID,
     MAX_BACKLOG,
     MAX_CANDIDATES,
     MAX_MEMBERS,
@@ -29,6 +32,12 @@ Rid = Annotated[bytes, Meta(min_length=RID_SIZE, max_length=RID_SIZE)]
 Token = Annotated[bytes, Meta(min_length=TOKEN_SIZE, max_length=TOKEN_SIZE)]
 Match = Annotated[bytes, Meta(min_length=MATCH_SIZE, max_length=MATCH_SIZE)]
 Name = Annotated[str, Meta(max_length=255)]
+User = Annotated[str, Meta(max_length=255)]
+"""A user of a realm; empty on a plain request. Checked by the codec."""
+Handle = Annotated[bytes, Meta(min_length=HANDLE_SIZE, max_length=HANDLE_SIZE)]
+"""What stands for somebody's request towards its partners; see `trunkline.switchboard.entries.handle`."""
+Avoid = Annotated[tuple[Handle, ...], Meta(max_length=MAX_AVOID)]
+Allow = Annotated[tuple[User, ...], Meta(max_length=MAX_ALLOW)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Blob = Annotated[bytes, Meta(max_length=MAX_CANDIDATES)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
@@ -92,6 +101,12 @@ class Meet(Message, frozen=True, tag=11):
     candidates: Blob
     """Encoded by the client and read by its peer only; the server passes it on unread."""
     datagram: bool = False
+    user: User = ""
+    """The caller's user, if the request is secure: it then matches only requests that ask for this user."""
+    peer_user: User = ""
+    """The user that the partner must have; empty exactly if ``user`` is."""
+    avoid: Avoid = ()
+    """The requests that failed authentication with this one: it is not matched with them again."""
 
 
 class Post(Message, frozen=True, tag=12):
@@ -108,6 +123,10 @@ class Post(Message, frozen=True, tag=12):
     """Whoever shows the same secret later may take a unique name over."""
     generation: Count = 0
     """The generation that this client held before, when it lodges a unique post anew."""
+    user: User = ""
+    """The poster's user, if the post is secure."""
+    allow: Allow = ()
+    """Patterns of the users that may meet a secure post (`trunkline.users.user_matches`)."""
 
 
 class Withdraw(Message, frozen=True, tag=13):
@@ -132,6 +151,8 @@ class Explain(Message, frozen=True, tag=15):
     me: Name
     you: Name
     datagram: bool = False
+    user: User = ""
+    peer_user: User = ""
 
 
 class ListNames(Message, frozen=True, tag=16):
@@ -179,6 +200,10 @@ class Matched(Message, frozen=True, tag=21):
     candidates: Blob
     generation: Count = 0
     """Not 0 when the peer holds a unique name: the generation of its hold."""
+    peer_user: User = ""
+    """The peer's user, as it claims: only the peers themselves can prove it to each other. Empty if plain."""
+    partner: Annotated[bytes, Meta(max_length=HANDLE_SIZE)] = b""
+    """The handle of the partner's request, for `Meet.avoid`. Empty if plain."""
 
 
 class Posted(Message, frozen=True, tag=22):
@@ -213,6 +238,8 @@ class PostedName(msgspec.Struct, frozen=True, array_like=True):
     holders: Count
     unique: bool
     datagram: bool
+    user: User = ""
+    """The user that posted it; empty for a plain post."""
 
 
 class NameList(Message, frozen=True, tag=25):
@@ -292,6 +319,10 @@ class Propagated(Message, frozen=True, tag=42):
     generation: Count = 0
     room: Count = 0
     """For a post, how many more clients it can take now. Said again when it was full and has room once more."""
+    user: User = ""
+    peer_user: User = ""
+    avoid: Avoid = ()
+    allow: Allow = ()
 
 
 class Removal(msgspec.Struct, frozen=True, array_like=True):
@@ -324,6 +355,8 @@ class Propose(Message, frozen=True, tag=44):
     active: bool
     """Whether the proposer's client is to be the active side."""
     generation: Count = 0
+    user: User = ""
+    peer_user: User = ""
 
 
 class Granted(Message, frozen=True, tag=45):

@@ -1,0 +1,170 @@
+"""The log, the map and the records together: statements are judged and appended, proofs are made.
+
+What is appended is held here until it is saved. One batch is made at a time; nothing else is asked meanwhile.
+"""
+
+from collections.abc import Collection, Hashable
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from trunkline.authority.mapping import map_key, record_hash
+from trunkline.authority.merkle import statement_hash
+from trunkline.authority.messages import MapProof
+from trunkline.authority.nodes import Nodes
+from trunkline.authority.pages import Map, Page, decode_page, page_keys
+from trunkline.authority.rules import Outcome, judge
+from trunkline.authority.statements import AnyStatement, Record, Signed
+from trunkline.authority.store import Entry, Reader
+from trunkline.authority.tiles import Tiles, edge_keys
+
+_UPPER_DEPTH: Final = 12
+"""Pages of the map down to this depth are kept apart from those below: see `trunkline.authority.nodes.MAX_UPPER`."""
+
+_UPPER_LEVEL: Final = 2
+
+
+class Ledger:
+    """Everything that statements amount to.
+
+    Args:
+        realm: the root's fingerprint.
+        root: the administrator's key.
+    """
+
+    def __init__(self, reader: Reader, realm: bytes, root: ec.EllipticCurvePublicKey) -> None:
+        self._reader = reader
+        self._realm = realm
+        self._root = root
+        self._tile_nodes: Nodes[bytes] = Nodes(reader, bytes, bytes, lambda name: name[1] >= _UPPER_LEVEL)
+        self._page_nodes: Nodes[Page] = Nodes(reader, decode_page, Page.encode, lambda name: name[1] <= _UPPER_DEPTH)
+        size = reader.size()
+        self._read(edge_keys(size), ())
+        self._tiles = Tiles(self._tile_nodes, size)
+        self._map = Map(self._page_nodes)
+        self._known: dict[str, Record | None] = {}
+        """Of the batch that is being made: the users that it may concern."""
+        self._entries: list[Entry] = []
+        self._changed: dict[str, Record] = {}
+
+    @property
+    def size(self) -> int:
+        """Statements in the log."""
+        return self._tiles.size
+
+    def log_root(self) -> bytes:
+        """Return the Merkle tree hash of the log."""
+        return self._tiles.root()
+
+    def map_root(self) -> bytes:
+        """Return the root of the map; of a batch, after `close`."""
+        return self._map.root()
+
+    # ---- append -----------------------------------------------------------------------------------------------
+
+    def prepare(self, users: Collection[str]) -> None:
+        """Read all that a batch about ``users`` needs, in two queries."""
+        wanted = [user for user in set(users) if user not in self._known]
+        found = self._reader.records(wanted)
+        self._known.update((user, found.get(user)) for user in wanted)
+        self._read((), page_keys([map_key(user) for user in wanted], self.size))
+
+    def record(self, user: str) -> Record | None:
+        """Return the record of one of the users of `prepare`, as the batch leaves it so far."""
+        return self._known[user]
+
+    def judge(self, signed: Signed, statement: AnyStatement) -> Outcome:
+        """Return what would come of a statement about one of the users of `prepare`.
+
+        Raises:
+            NotAllowed, NameTaken, BadSignature: see `trunkline.authority.rules.judge`.
+        """
+        return judge(
+            signed,
+            statement,
+            self._known[statement.user],
+            index=self.size,
+            leaf=statement_hash(signed),
+            realm=self._realm,
+            root=self._root,
+        )
+
+    def append(self, signed: Signed, outcome: Outcome) -> None:
+        """Append a statement that was judged just now."""
+        record = outcome.record
+        assert record.index == self.size, "something was appended since"
+        self._tiles.append(record.latest)
+        self._entries.append(Entry(record.index, record.latest, record.user, signed))
+        self._known[record.user] = self._changed[record.user] = record
+
+    def find(self, signed: Signed, user: str) -> int | None:
+        """Return where this very statement stands in the log; None if it does not."""
+        leaf = statement_hash(signed)
+        for entry in self._entries:
+            if entry.leaf == leaf:
+                return entry.index
+        return self._reader.find(user, leaf)
+
+    def close(self) -> tuple[tuple[Entry, ...], tuple[Record, ...], tuple[tuple[bytes, bytes], ...]]:
+        """End the batch: bring the map up to date and return entries, records and nodes to be saved."""
+        self._map.update({map_key(user): record_hash(record) for user, record in self._changed.items()})
+        nodes = (*self._tile_nodes.changes(), *self._page_nodes.changes())
+        entries, records = tuple(self._entries), tuple(self._changed.values())
+        self._entries.clear()
+        self._changed.clear()
+        self._known.clear()
+        return entries, records, nodes
+
+    def saved(self) -> None:
+        """What `close` returned is on disk."""
+        self._tile_nodes.saved()
+        self._page_nodes.saved()
+
+    # ---- prove ------------------------------------------------------------------------------------------------
+
+    def prove(self, user: str, index: int | None, since: int) -> tuple[MapProof, tuple[bytes, ...], tuple[bytes, ...]]:
+        """Return the proofs for one user, with one query at most times.
+
+        Args:
+            index: where the latest statement about the user stands; None if there is none.
+            since: the size of the log that the asker has seen.
+
+        Returns:
+            The map's proof, the inclusion proof (empty without ``index``), and the consistency proof.
+        """
+        key = map_key(user)
+        tiles = self._tiles.consistency_keys(since)
+        if index is not None:
+            tiles += self._tiles.inclusion_keys(index)
+        self._read(tiles, page_keys((key,), self.size))
+        inclusion = () if index is None else self._tiles.inclusion(index)
+        return self._map.prove(key)[1], inclusion, self._tiles.consistency(since)
+
+    def consistency(self, since: int) -> tuple[bytes, ...]:
+        """Return the proof that the log goes on from its first ``since`` statements; none if it never had so many."""
+        self._read(self._tiles.consistency_keys(since), ())
+        return self._tiles.consistency(since)
+
+    def _read(self, tiles: Collection[bytes], pages: Collection[bytes]) -> None:
+        missing = {*self._tile_nodes.missing(tiles), *self._page_nodes.missing(pages)}
+        if missing:
+            for name, value in self._reader.nodes(missing).items():
+                nodes: Nodes[Any] = self._tile_nodes if name in tiles else self._page_nodes
+                nodes.offer(name, value)
+
+    # ---- the simulator ----------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Hashable:
+        """Return the state between two steps."""
+        return (
+            self._tiles.snapshot(),
+            tuple(sorted(self._tile_nodes.changes())),
+            tuple(sorted(self._page_nodes.changes())),
+        )
+
+    def restore(self, snapshot: Any) -> None:
+        """Become what was snapshot; the store is put back by others."""
+        tiles, tile_changes, page_changes = snapshot
+        self._tiles.restore(tiles)
+        self._tile_nodes.restore(tile_changes)
+        self._page_nodes.restore(page_changes)

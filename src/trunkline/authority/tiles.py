@@ -1,0 +1,146 @@
+"""The log's tree as it is stored: tiles of four levels (docs/spec/authority.md section 5).
+
+Tile ``(t, i)`` holds the hashes of up to sixteen complete subtrees of level ``4 t``, from place ``16 i`` on; the hashes
+of the three levels above are computed from those. What was complete once stays as it is, so a tile only ever grows.
+"""
+
+from collections.abc import Hashable, Iterable
+from typing import Any, Final
+
+from trunkline.authority.merkle import (
+    EMPTY_ROOT,
+    Subtree,
+    complete_subtrees,
+    consistency_ranges,
+    fold,
+    inclusion_ranges,
+    node_hash,
+)
+from trunkline.authority.nodes import Nodes
+from trunkline.authority.statements import HASH_SIZE
+
+LEVELS: Final = 4
+WIDTH: Final = 1 << LEVELS
+KEPT: Final = 256
+"""Hashes of at least so many leaves are kept once they were computed: few, and every proof needs some."""
+
+MAX_KNOWN: Final = 16 * 1024
+"""Most hashes that are kept so. In a log of two million statements there are that many of at least 256."""
+
+
+def tile_key(level: int, index: int) -> bytes:
+    """Return the name in the store of the tile that holds hashes of subtrees of ``4 * level``."""
+    return b"l%c%b" % (level, index.to_bytes(8, "big"))
+
+
+def edge_keys(size: int) -> list[bytes]:
+    """Return the names of the tiles that hold the last subtrees of a log of ``size``: all that is needed to append."""
+    keys: list[bytes] = []
+    level = 0
+    while size >> (LEVELS * level):
+        count = size >> (LEVELS * level)
+        if count % WIDTH:
+            keys.append(tile_key(level, count // WIDTH))
+        level += 1
+    return keys
+
+
+class Tiles:
+    """The stored log's tree."""
+
+    def __init__(self, nodes: Nodes[bytes], size: int) -> None:
+        self._nodes = nodes
+        self.size = size
+        """Leaves in it."""
+        self._known: dict[tuple[int, int], bytes] = {}
+        """Hashes of ranges of leaves. What was appended since does not change them."""
+        self._peaks = [self._subtree(each) for each in complete_subtrees(0, size)]
+
+    def append(self, leaf: bytes) -> None:
+        """Add a leaf hash."""
+        level, place, node = 0, self.size, leaf
+        while True:
+            if level % LEVELS == 0:
+                self._store(level // LEVELS, place, node)
+            if not place & 1:
+                break
+            node = node_hash(self._peaks.pop(), node)
+            level += 1
+            place >>= 1
+        self._peaks.append(node)
+        self.size += 1
+
+    def root(self) -> bytes:
+        """Return the Merkle tree hash of all leaves."""
+        return fold(self._peaks) if self._peaks else EMPTY_ROOT
+
+    def inclusion_keys(self, index: int) -> list[bytes]:
+        """Return the names of the tiles that `inclusion` reads."""
+        return self._names(inclusion_ranges(index, self.size))
+
+    def inclusion(self, index: int) -> tuple[bytes, ...]:
+        """Return the proof that leaf ``index`` is in the log."""
+        return tuple(self._range(*each) for each in inclusion_ranges(index, self.size))
+
+    def consistency_keys(self, first: int) -> list[bytes]:
+        """Return the names of the tiles that `consistency` reads."""
+        return self._names(consistency_ranges(first, self.size)) if first <= self.size else []
+
+    def consistency(self, first: int) -> tuple[bytes, ...]:
+        """Return the proof that the log goes on from its first ``first`` leaves; none if it never had so many."""
+        if first > self.size:
+            return ()
+        return tuple(self._range(*each) for each in consistency_ranges(first, self.size))
+
+    def snapshot(self) -> Hashable:
+        """Return the state without the nodes."""
+        return self.size, tuple(self._peaks)
+
+    def restore(self, snapshot: Any) -> None:
+        """Become what was snapshot."""
+        self.size, peaks = snapshot
+        self._peaks = list(peaks)
+        self._known.clear()
+
+    def _store(self, level: int, place: int, node: bytes) -> None:
+        name = tile_key(level, place // WIDTH)
+        tile = b"" if place % WIDTH == 0 else self._nodes.get(name)
+        assert tile is not None, "a tile is missing: the store was altered by others"
+        assert len(tile) == place % WIDTH * HASH_SIZE, "a tile has another length than the log: the store was altered"
+        self._nodes.put(name, tile + node)
+
+    def _range(self, start: int, stop: int) -> bytes:
+        """Return the hash of the leaves from ``start`` up to ``stop``, a node of the tree."""
+        found = self._known.get((start, stop))
+        if found is None:
+            found = fold([self._subtree(each) for each in complete_subtrees(start, stop)])
+            if stop - start >= KEPT or stop == self.size:
+                if len(self._known) >= MAX_KNOWN:
+                    self._known.clear()
+                self._known[start, stop] = found
+        return found
+
+    def _subtree(self, subtree: Subtree) -> bytes:
+        level, place = subtree
+        above = level % LEVELS
+        first = place << above
+        tile = self._nodes.get(tile_key(level // LEVELS, first // WIDTH))
+        start = first % WIDTH * HASH_SIZE
+        stop = start + (HASH_SIZE << above)
+        assert tile is not None, "a tile is missing: the store was altered by others"
+        assert len(tile) >= stop, "a tile is cut: the store was altered by others"
+        if above == 0:
+            return tile[start:stop]
+        row = [tile[at : at + HASH_SIZE] for at in range(start, stop, HASH_SIZE)]
+        while len(row) > 1:
+            row = [node_hash(row[at], row[at + 1]) for at in range(0, len(row), 2)]
+        return row[0]
+
+    def _names(self, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
+        names = {
+            tile_key(level // LEVELS, (place << level % LEVELS) // WIDTH)
+            for each in ranges
+            if each not in self._known
+            for level, place in complete_subtrees(*each)
+        }
+        return list(names)

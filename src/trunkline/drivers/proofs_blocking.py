@@ -1,0 +1,154 @@
+"""The blocking driver's secure handshakes: one with a caller who waits for it, and those of posts, all at once.
+
+Whoever calls secure_meet has a thread to do its handshake with (`prove`). The handshakes of a post are done by whoever
+turns the reactor, like the plain exchange before them: so a post whose owner computes goes on proving, and a client
+that is slow, or hostile, keeps nobody waiting (`Proofs`).
+"""
+
+import select
+from collections.abc import Callable
+from typing import Final
+
+from trunkline.drivers.clock import now as clock
+from trunkline.drivers.pollers import IN, OUT, Pollers
+from trunkline.drivers.secure_sockets import SecureConnection, SecureHandshake, Want
+from trunkline.drivers.sockets import Connection
+from trunkline.errors import TrunklineError
+
+Outcome = SecureConnection | TrunklineError
+
+_MASK: Final = {Want.READ: IN, Want.WRITE: OUT}
+
+
+def prove(handshake: SecureHandshake, sock: Connection) -> SecureConnection:
+    """Return the connection, which blocks, once the peer has proved who it is. If not, it is closed.
+
+    Raises:
+        TrunklineError: as `SecureHandshake.step`.
+    """
+    sock.setblocking(False)
+    conn = handshake.over_socket(sock)
+    try:
+        poll: select.poll | None = None
+        while (want := handshake.step(clock())) is not Want.NOTHING:
+            if poll is None:
+                poll = select.poll()
+            poll.register(conn, _MASK[want])
+            left = handshake.deadline - clock()
+            if not poll.poll(max(left, 0.0) * 1000) and clock() >= handshake.deadline:
+                handshake.expire(clock())
+        conn.setblocking(True)
+    except BaseException:
+        conn.hang_up()
+        raise
+    conn.peer = handshake.peer
+    return conn
+
+
+class _Proof:
+    __slots__ = ("conn", "done", "handshake", "mask", "owner")
+
+    def __init__(
+        self, owner: bytes, handshake: SecureHandshake, conn: SecureConnection, done: Callable[[Outcome], None]
+    ) -> None:
+        self.owner = owner
+        self.handshake = handshake
+        self.conn = conn
+        self.done = done
+        self.mask = 0
+
+
+class Proofs:
+    """The handshakes of posts. Nothing here waits; all is called under the lock of the reactor's owner.
+
+    Args:
+        pollers: where sockets are waited for.
+    """
+
+    def __init__(self, pollers: Pollers) -> None:
+        self._pollers = pollers
+        self._proofs: dict[int, _Proof] = {}
+        """By descriptor; the oldest first, so the first one's deadline is the next."""
+
+    def __len__(self) -> int:
+        return len(self._proofs)
+
+    def begin(
+        self, owner: bytes, handshake: SecureHandshake, sock: Connection, done: Callable[[Outcome], None]
+    ) -> None:
+        """Prove who is at the other end of ``sock``; ``done`` gets the connection, which blocks then, or why not.
+
+        Args:
+            owner: the request that it belongs to; see `drop`.
+        """
+        sock.setblocking(False)
+        try:
+            conn = handshake.over_socket(sock)
+        except TrunklineError as error:
+            done(error)
+            return
+        proof = self._proofs[conn.fileno()] = _Proof(owner, handshake, conn, done)
+        self._step(proof)  # whoever commits says Hello with it: most often it is here
+
+    def drop(self, owner: bytes) -> None:
+        """Close the connections of one owner; nobody is told."""
+        for fd, proof in list(self._proofs.items()):
+            if proof.owner == owner:
+                self._forget(fd, proof)
+                proof.conn.close()
+
+    def next_deadline(self) -> float | None:
+        """Return when `handle_timer` is due."""
+        for proof in self._proofs.values():
+            return proof.handshake.deadline
+        return None
+
+    def handle_timer(self, now: float) -> None:
+        """End those that have had their time."""
+        for proof in list(self._proofs.values()):
+            if proof.handshake.deadline > now:
+                return
+            try:
+                proof.handshake.expire(now)
+            except TrunklineError as error:
+                self._fail(proof, error)
+
+    def abandon(self) -> None:
+        """Close every descriptor and tell nobody."""
+        for proof in self._proofs.values():
+            proof.conn.close()
+        self._proofs.clear()
+
+    def _step(self, proof: _Proof) -> None:
+        try:
+            want = proof.handshake.step(clock())
+        except TrunklineError as error:
+            self._fail(proof, error)
+            return
+        if want is not Want.NOTHING:
+            self._look(proof, _MASK[want])
+            return
+        conn = proof.conn
+        self._forget(conn.fileno(), proof)
+        conn.setblocking(True)
+        conn.peer = proof.handshake.peer
+        proof.done(conn)
+
+    def _look(self, proof: _Proof, mask: int) -> None:
+        if mask == proof.mask:
+            return
+        if proof.mask:
+            self._pollers.change(proof.conn.fileno(), mask)
+        else:
+            self._pollers.add(proof.conn.fileno(), mask, lambda _: self._step(proof), brief=True)
+        proof.mask = mask
+
+    def _fail(self, proof: _Proof, error: TrunklineError) -> None:
+        self._forget(proof.conn.fileno(), proof)
+        proof.conn.hang_up()
+        proof.done(error)
+
+    def _forget(self, fd: int, proof: _Proof) -> None:
+        del self._proofs[fd]
+        if proof.mask:
+            self._pollers.remove(fd)

@@ -1,0 +1,408 @@
+"""TLS between two peers, and the confirming round trip inside it, a step at a time (docs/spec/secure-meeting.md).
+
+`SecureHandshake` does not wait: `step` goes as far as it can and says what it waits for, so that one thread, or a loop,
+has any number of them under way and a slow or hostile peer holds up nobody. It runs over an `ssl.SSLSocket` or, for
+transports that bring bytes themselves, over an `ssl.SSLObject`. The socket is its owner's: to be watched, and closed
+when `step` raises.
+
+This is where `ssl.SSLError` ends: `tls_error` says it in the words of `trunkline.errors`.
+"""
+
+import contextlib
+import math
+import socket
+import ssl
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Final, Protocol, Self
+
+from trunkline.authority.certificates import Identity
+from trunkline.authority.messages import SignedHead
+from trunkline.drivers.sockets import MAX_UNREAD
+from trunkline.errors import (
+    ForkedHistory,
+    LinkClosed,
+    NotAllowed,
+    NotThatUser,
+    RemoteError,
+    SilentPeer,
+    StaleHead,
+    TrunklineError,
+    TrustError,
+)
+from trunkline.meeting.confirmation import Confirmation, Meeting, refusal
+from trunkline.meeting.handshake import Role
+from trunkline.names import Peer
+from trunkline.switchboard.requests import FIRST_LAPSE_PAUSE, LONGEST_LAPSE_PAUSE, MAX_NOTES
+from trunkline.users import user_matches
+from trunkline.wire.limits import MAX_AVOID
+
+HANDSHAKE_TIMEOUT: Final = 10.0
+"""Seconds that TLS and the confirmation may take together, if the caller gives no less."""
+
+_NOBODY: Final = Peer("")
+
+
+class Sessions(Protocol):
+    """TLS sessions of this process, for one user: what makes the next handshake with the same peer a short one."""
+
+    def get(self, context: ssl.SSLContext, user: str, name: str) -> ssl.SSLSession | None:
+        """Return the last session with that peer under this context, if there is one."""
+
+    def put(self, context: ssl.SSLContext, user: str, name: str, session: ssl.SSLSession | None) -> None:
+        """Keep a session for the next time."""
+
+    def forget(self, user: str, name: str) -> None:
+        """Drop what is kept for that peer."""
+
+
+class Member(Protocol):
+    """What a handshake needs of `trunkline.drivers.membership.Membership`: one user of one realm."""
+
+    @property
+    def user(self) -> str | None:
+        """Who we are; None if we only verify others."""
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions of this user's outgoing handshakes."""
+
+    def tls_client(self) -> ssl.SSLContext:
+        """Return the context for the active side, with the present certificate."""
+
+    def tls_server(self) -> ssl.SSLContext:
+        """Return the context for the passive side."""
+
+    def identify(self, tls: ssl.SSLSocket | ssl.SSLObject) -> Identity:
+        """Return who is at the other end; TrustError if that is not proved, or no longer true."""
+
+    def head(self) -> SignedHead:
+        """Return the newest head that we have."""
+
+    def compare(self, head: SignedHead) -> None:
+        """Judge a peer's head: ForkedHistory if it can't be true beside ours."""
+
+
+class SecureConnection(ssl.SSLSocket):
+    """A connected TLS socket that knows who is at the other end.
+
+    A real `ssl.SSLSocket` with one attribute more. Closing it is all that `close` does: for an orderly end of TLS that
+    the peer can tell from a cut, call `unwrap` first.
+    """
+
+    peer: Peer = _NOBODY
+    """Who is at the other end: name, proven user, public key, certificate, match id."""
+
+    @classmethod
+    def wrap(cls, sock: socket.socket, context: ssl.SSLContext, role: Role, session: ssl.SSLSession | None) -> Self:
+        """Return the TLS socket that takes ``sock`` over; it has sent nothing yet.
+
+        Raises:
+            OSError: the connection is gone.
+        """
+        context.sslsocket_class = cls
+        tls = context.wrap_socket(
+            sock, server_side=role is Role.PASSIVE, do_handshake_on_connect=False, session=session
+        )
+        assert isinstance(tls, cls), "the context was told of the class"
+        return tls
+
+    def hang_up(self) -> None:
+        """Close at once, so that the other end reads what we sent last: with something unread it might not."""
+        with contextlib.suppress(OSError):
+            self.setblocking(False)
+            socket.socket.recv(self, MAX_UNREAD)  # below TLS: nobody is to read it
+        self.close()
+
+    def __repr__(self) -> str:
+        peer = self.peer
+        return f"<{type(self).__name__} to {peer.name!r} of {peer.user!r} ({peer.path}) {socket.socket.__repr__(self)}>"
+
+
+class Want(IntEnum):
+    """What a handshake waits for before its next step."""
+
+    READ = 1
+    WRITE = 2
+    NOTHING = 3
+    """It is done: the connection is the user's."""
+
+
+class SecureHandshake:
+    """TLS and confirmation on one connection.
+
+    Args:
+        meeting: what we know of the meeting.
+        member: our user.
+        allow: on a post, patterns of the users who may come.
+        now: the owner's clock.
+        timeout: seconds that it may take.
+
+    Raises:
+        TrunklineError: it is *our* side that can't go on: no certificate, no head.
+    """
+
+    __slots__ = (
+        "_allow",
+        "_confirmation",
+        "_context",
+        "_head",
+        "_member",
+        "_out",
+        "_timeout",
+        "deadline",
+        "meeting",
+        "peer",
+        "tls",
+    )
+
+    def __init__(
+        self,
+        meeting: Meeting,
+        member: Member,
+        *,
+        allow: Sequence[str] = (),
+        now: float,
+        timeout: float = HANDSHAKE_TIMEOUT,
+    ) -> None:
+        self.meeting = meeting
+        self._timeout = timeout
+        self.deadline = now + timeout
+        """When the owner calls `expire`, if it is not done."""
+        self.peer = _NOBODY
+        """Who the peer is, when it is done."""
+        self._member = member
+        self._allow = tuple(allow)
+        self._head = member.head()
+        self._context = member.tls_client() if meeting.role is Role.ACTIVE else member.tls_server()
+        self._confirmation: Confirmation | None = None
+        self._out = b""
+        self.tls: ssl.SSLSocket | ssl.SSLObject
+
+    def over_socket(self, sock: socket.socket) -> SecureConnection:
+        """Take over a connected socket that doesn't block; return what the user gets when this is done.
+
+        Raises:
+            LinkClosed: the connection is gone; it is closed.
+        """
+        try:
+            conn = SecureConnection.wrap(sock, self._context, self.meeting.role, self._session())
+        except OSError as error:
+            sock.close()
+            raise tls_error(error) from error
+        self.tls = conn
+        return conn
+
+    def over_memory(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
+        """Run on bytes that the owner brings and takes away: after each `step`, empty ``outgoing`` first."""
+        server = self.meeting.role is Role.PASSIVE
+        self.tls = self._context.wrap_bio(incoming, outgoing, server_side=server, session=self._session())
+        return self.tls
+
+    def step(self, now: float) -> Want:
+        """Go on as far as can be. When it is done, `peer` says who is there.
+
+        Raises:
+            TrustError: the peer has not proved to be who was asked for, or refuses us; or ForkedHistory, StaleHead:
+                nobody can be met as things are (see `ends_the_call`).
+            NotAllowed: the peer's user may not come to this post, or ours not to the peer's.
+            RemoteError: it speaks something else.
+            LinkClosed: the connection is gone.
+        """
+        try:
+            if self._confirmation is None:
+                self.tls.do_handshake()
+                self._confirmation = self._begin(now)
+                self._out = self._confirmation.data_to_send()
+            return self._confirm(self._confirmation, now)
+        except ssl.SSLWantReadError:
+            return Want.READ
+        except ssl.SSLWantWriteError:
+            return Want.WRITE
+        except TrunklineError:
+            raise  # some are OSErrors as well
+        except OSError as error:
+            cause = self._last_words(error)
+            raise tls_error(cause) from cause
+
+    def expire(self, now: float) -> None:
+        """Say that the deadline has passed: the peer is told, if it gets as far as listening.
+
+        Raises:
+            SilentPeer: always.
+        """
+        confirmation = self._confirmation
+        if confirmation is not None:
+            try:
+                confirmation.handle_timer(math.inf)
+            except SilentPeer:
+                self._send_last(confirmation.data_to_send())
+                raise
+        raise SilentPeer(self._timeout)
+
+    # ---- inside ------------------------------------------------------------------------------------------------
+
+    def _session(self) -> ssl.SSLSession | None:
+        m = self.meeting
+        return self._member.sessions.get(self._context, m.peer_user, m.you) if m.role is Role.ACTIVE else None
+
+    def _begin(self, now: float) -> Confirmation:
+        """TLS stands: see who is there."""
+        m = self.meeting
+        try:
+            if self.tls.version() != "TLSv1.3":
+                raise TrustError(f"TLS: the peer agreed to {self.tls.version()}, and nothing below TLSv1.3 will do")
+            identity = self._member.identify(self.tls)
+            self._expect(identity.user)
+        except TrunklineError as error:
+            if m.role is Role.ACTIVE:
+                self._member.sessions.forget(m.peer_user, m.you)
+            self._send_last(refusal(error))
+            raise
+        self.peer = Peer(
+            m.you,
+            identity.user,
+            match=m.match.hex(),
+            public_key=identity.public_key,
+            certificate=identity.certificate,
+        )
+        return Confirmation(m, identity.user, self._head, now=now, timeout=self._timeout)
+
+    def _expect(self, user: str) -> None:
+        wanted = self.meeting.peer_user
+        if wanted and user != wanted:
+            raise NotThatUser(f"certificate: it is of {user!r}, and {wanted!r} was asked for")
+        if not wanted and not any(user_matches(user, pattern) for pattern in self._allow):
+            raise NotAllowed(f"the user {user!r} may not come to {self.meeting.me!r}")
+
+    def _confirm(self, confirmation: Confirmation, now: float) -> Want:
+        self._flush()
+        while wanted := confirmation.bytes_wanted:
+            data = self.tls.read(wanted)
+            try:
+                if not data:
+                    confirmation.receive_eof(now)
+                confirmation.receive_data(data, now)
+            except TrunklineError:
+                self._send_last(confirmation.data_to_send())
+                raise
+        event = confirmation.next_event()
+        if event is not None:
+            try:
+                self._member.compare(event.head)
+            except TrunklineError as error:
+                self._tell(confirmation, error)
+                raise
+            confirmation.accept()
+            self._out = confirmation.data_to_send()
+            self._flush()
+        self._keep_session()
+        return Want.NOTHING
+
+    def _flush(self) -> None:
+        if self._out:
+            self.tls.write(self._out)  # whole, or not at all: it fits one record
+            self._out = b""
+
+    def _tell(self, confirmation: Confirmation, error: TrunklineError) -> None:
+        confirmation.refuse(error)
+        self._send_last(confirmation.data_to_send())
+
+    def _send_last(self, data: bytes) -> None:
+        if data:
+            with contextlib.suppress(OSError):  # nobody waits for the peer to have heard it
+                self.tls.write(data)
+
+    def _last_words(self, error: OSError) -> OSError:
+        """Return why the peer hung up, if it said so before our write found that it had.
+
+        In TLS 1.3 the client is done before the server has looked at its certificate, so the alert comes later
+        (RFC 8446 section 4.4.2.4 and appendix E.1), and it is the read that finds it.
+        """
+        if isinstance(error, ssl.SSLError) or self._confirmation is None:
+            return error
+        try:
+            self.tls.read(1)
+        except ssl.SSLError as told:
+            if "ALERT" in (told.reason or ""):
+                return told
+        except OSError:
+            pass
+        return error
+
+    def _keep_session(self) -> None:
+        m = self.meeting
+        if m.role is Role.ACTIVE:
+            self._member.sessions.put(self._context, m.peer_user, m.you, self.tls.session)
+
+
+class Suspects:
+    """Those who were met in one call of secure_meet and could not prove to be who was asked for."""
+
+    __slots__ = ("_met", "_you", "avoid")
+
+    def __init__(self, you: str) -> None:
+        self._you = you
+        self._met: dict[str, int] = {}
+        self.avoid: tuple[bytes, ...] = ()
+        """For `MeetWanted.avoid`."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For `MeetWanted.notes`: what was wrong with them, the last few kinds."""
+        return tuple(text if times == 1 else f"{text}, {times} times" for text, times in self._met.items())
+
+    def add(self, partner: bytes, claimed: str, error: TrunklineError) -> None:
+        """Take somebody for an impostor, who is not to be met again in this call."""
+        self.avoid = (*self.avoid, partner)[-MAX_AVOID:]
+        text = f"somebody under the name {self._you!r} could not prove to be {claimed!r} ({error})"
+        self._met[text] = self._met.pop(text, 0) + 1
+        if len(self._met) > MAX_NOTES:
+            del self._met[next(iter(self._met))]
+
+    def pause(self) -> float:
+        """Return the seconds to wait before the next attempt: none, then 50 ms doubling up to 2 s.
+
+        As for meetings that lapse: an honest peer that has just been restarted is there at once, and a crowd of
+        impostors costs us no more than it costs them.
+        """
+        met = sum(self._met.values())
+        return 0.0 if met <= 1 else min(LONGEST_LAPSE_PAUSE, FIRST_LAPSE_PAUSE * float(2 ** min(met - 2, 10)))
+
+
+def user_of(member: Member) -> str:
+    """Return our user.
+
+    Raises:
+        NotAllowed: there is none.
+    """
+    if member.user is None:
+        raise NotAllowed("a secure meeting needs a user of our own: name one, or make a key with `trunkline key new`")
+    return member.user
+
+
+def ends_the_call(error: TrunklineError) -> bool:
+    """Say whether an error of a handshake is about the realm or our own side: then no other peer would do better."""
+    return isinstance(error, ForkedHistory | StaleHead)
+
+
+def tls_error(error: OSError) -> TrunklineError:
+    """Return what an error of `ssl` or of the socket below it means, in words of ours."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return TrustError(f"certificate: the peer's is not good: {error.verify_message}")
+    if not isinstance(error, ssl.SSLError):
+        return LinkClosed(f"the connection was lost during the handshake: {error.strerror or error}")
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return LinkClosed("the peer closed the connection during the handshake")
+    reason = error.reason or ""
+    if any(sign in reason for sign in _OTHER_PROTOCOL):
+        return RemoteError("the peer does not speak TLS 1.3")
+    if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return TrustError("certificate: the peer shows none")
+    if "ALERT" in reason:
+        told = reason.partition("ALERT_")[2].replace("_", " ").lower()
+        return TrustError(f"certificate: the peer does not accept ours, or broke off: it says {told!r}")
+    return RemoteError(f"TLS: {reason.replace('_', ' ').lower() or error}")
+
+
+_OTHER_PROTOCOL: Final = ("UNSUPPORTED_PROTOCOL", "WRONG_VERSION", "WRONG_SSL", "HTTP", "PROTOCOL_VERSION")
