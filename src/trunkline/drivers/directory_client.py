@@ -1,5 +1,6 @@
 """The directory as callers use it: look up, insert, approve, change, delete; answers are verified before use."""
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
@@ -64,7 +65,7 @@ class DirectoryClient:
         wall: Callable[[], float],
         *,
         learnt: Callable[[], None] = lambda: None,
-        lock: threading.RLock | None = None,
+        lock: contextlib.AbstractContextManager[object] | None = None,
         timeout: float = TIMEOUT,
     ) -> None:
         self._trust = trust
