@@ -199,7 +199,7 @@ class RealmHome:
 
     def keep_state(self, state: bytes) -> None:
         """Write what `Trust.state` returned. Failing is no error but a warning: this run goes on all the same."""
-        self._keep(self.state_path(), state)
+        self._keep(self.state_path(), Secret(state))
 
     @property
     def evidence_path(self) -> Path:
@@ -220,7 +220,7 @@ class RealmHome:
 
     def keep_evidence(self, evidence: Sequence[SignedHead]) -> None:
         """Write the evidence of two histories, for a person to look at."""
-        self._keep(self.evidence_path, encode_evidence(evidence))
+        self._keep(self.evidence_path, Secret(encode_evidence(evidence)))
         _log.error("two histories: the evidence is kept in %s", self.evidence_path)
 
     def load_credential(self, user: str) -> Credential | None:
@@ -234,7 +234,7 @@ class RealmHome:
 
     def keep_credential(self, user: str, credential: Credential) -> None:
         """Write the certificate in use, so that a restart goes on with it. Failing is no error but a warning."""
-        self._keep(self.state_path(user), credential.pem())
+        self._keep(self.state_path(user), Secret(credential.pem()))
 
     def _load(self, path: Path) -> bytes | None:
         if not path.exists():
@@ -242,7 +242,7 @@ class RealmHome:
         self._check_folder(path.parent)
         return read_secret(path, MAX_STATE)
 
-    def _keep(self, path: Path, data: bytes) -> None:
+    def _keep(self, path: Path, data: Secret) -> None:
         try:
             write_secret(path, data, replace=True)
         except ConfigError as error:
