@@ -36,6 +36,9 @@ MAX_PENDING: Final = 8
 MAX_KNOWN: Final = 64
 """Most heads of the past that are remembered, to compare with those of peers who are behind."""
 
+MAX_VERIFIED: Final = 1024
+"""Most statements that are known to be in order: each says how a record came about, and is not checked twice."""
+
 MAX_LEAVES: Final = 256
 """Most certificates whose parse and signature are remembered; what depends on the time is checked each time."""
 
@@ -88,6 +91,7 @@ class Trust:
         """Heads of peers, signed by keys that may be those of authorities which are newer than our head."""
         self._evidence = tuple(evidence)
         self._leaves: OrderedDict[bytes, Identity] = OrderedDict()
+        self._verified: OrderedDict[bytes, bytes] = OrderedDict()
         self._signed: OrderedDict[tuple[bytes, SignedHead], None] = OrderedDict()
         """Heads that were found to be signed, with the id of the key."""
         if state is not None:
@@ -238,7 +242,9 @@ class Trust:
         seen = self._open(answer.head, wall)
         self._check_follows(seen, answer.consistency, first_hand=first_hand)
         check_age(seen.head.time, wall, self.settings, self.realm)
-        record = check_record(answer, user, seen.head, self.root)
+        record = check_record(answer, user, seen.head, self.root, self._verified)
+        if len(self._verified) > MAX_VERIFIED:
+            self._verified.popitem(last=False)
         self._accept(seen)
         return record
 
