@@ -26,7 +26,7 @@ from trunkline.authority.freshness import GRACE, MAX_STALENESS, TrustSettings
 from trunkline.authority.messages import SignedHead
 from trunkline.authority.truststate import MAX_STATE, decode_evidence, encode_evidence
 from trunkline.drivers.authority_client import DEFAULT_PORT
-from trunkline.drivers.home import MAX_FILE, Home
+from trunkline.drivers.home import MAX_FILE, Home, to_toml
 from trunkline.drivers.keys import UserKey, read_secret, write_secret
 from trunkline.drivers.tls import Credential, load_credential
 from trunkline.errors import ConfigError, InvalidAddress, InvalidRealm, InvalidUser, TrustError
@@ -128,7 +128,10 @@ class RealmHome:
                 "use another TRUNKLINE_HOME for another realm"
             )
         _write(self.path / "root.pem", ssl.DER_cert_to_PEM_cert(root).encode())
-        _write(self.path / "realm.toml", _toml(settings))
+        _write(
+            self.path / "realm.toml",
+            to_toml(settings, "The realm that this home belongs to (docs/spec/authority.md section 12)."),
+        )
 
     def root(self) -> bytes:
         """Read ``root.pem`` and compare it with the fingerprint; return DER.
@@ -260,13 +263,6 @@ class RealmHome:
 
 def _file_name(user: str) -> str:
     return check_user(user).replace("/", "%2F")
-
-
-def _toml(settings: RealmSettings) -> bytes:
-    """Return what reads back as ``settings``: strings, numbers and lists are written alike in TOML and JSON."""
-    fields: dict[str, object] = msgspec.to_builtins(settings)
-    lines = [f"{name} = {msgspec.json.encode(value).decode()}\n" for name, value in fields.items()]
-    return "".join(["# The realm that this home belongs to (docs/spec/authority.md section 12).\n", *lines]).encode()
 
 
 def _read(file: Path) -> bytes:
