@@ -12,7 +12,7 @@ from trunkline.authority.mapping import map_key, record_hash
 from trunkline.authority.merkle import consistency_ranges, inclusion_ranges, statement_hash
 from trunkline.authority.messages import MapProof
 from trunkline.authority.nodes import Nodes
-from trunkline.authority.pages import Map, Page, decode_page, page_keys
+from trunkline.authority.pages import Map, page_keys
 from trunkline.authority.rules import Outcome, judge
 from trunkline.authority.statements import AnyStatement, Record, Signed
 from trunkline.authority.store import Entry, Reader
@@ -36,8 +36,8 @@ class Ledger:
         self._reader = reader
         self._realm = realm
         self._root = root
-        self._tile_nodes: Nodes[bytes] = Nodes(reader, bytes, bytes, lambda name: name[1] >= _UPPER_LEVEL)
-        self._page_nodes: Nodes[Page] = Nodes(reader, decode_page, Page.encode, lambda name: name[1] <= _UPPER_DEPTH)
+        self._tile_nodes = Nodes(reader, lambda name: name[1] >= _UPPER_LEVEL)
+        self._page_nodes = Nodes(reader, lambda name: name[1] <= _UPPER_DEPTH)
         size = reader.size()
         self._read(edge_keys(size), ())
         self._tiles = Tiles(self._tile_nodes, size)
@@ -151,8 +151,7 @@ class Ledger:
         missing = {*self._tile_nodes.missing(tiles), *self._page_nodes.missing(pages)}
         if missing:
             for name, value in self._reader.nodes(missing).items():
-                nodes: Nodes[Any] = self._tile_nodes if name in tiles else self._page_nodes
-                nodes.offer(name, value)
+                (self._tile_nodes if name in tiles else self._page_nodes).offer(name, value)
 
     # ---- the simulator ----------------------------------------------------------------------------------------
 
