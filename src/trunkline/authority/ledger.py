@@ -23,6 +23,9 @@ _UPPER_DEPTH: Final = 12
 
 _UPPER_LEVEL: Final = 2
 
+MAX_CONSISTENCY: Final = 1024
+"""Most consistency proofs that are kept, of up to 2 KiB each."""
+
 
 class Ledger:
     """Everything that statements amount to.
@@ -42,6 +45,7 @@ class Ledger:
         self._read(edge_keys(size), ())
         self._tiles = Tiles(self._tile_nodes, size)
         self._map = Map(self._page_nodes)
+        self._consistency: dict[int, tuple[bytes, ...]] = {}
         self._known: dict[str, Record | None] = {}
         """Of the batch that is being made: the users that it may concern."""
         self._entries: list[Entry] = []
@@ -94,6 +98,7 @@ class Ledger:
         record = outcome.record
         assert record.index == self.size, "something was appended since"
         self._tiles.append(record.latest)
+        self._consistency.clear()
         self._entries.append(Entry(record.index, record.latest, record.user, signed))
         self._known[record.user] = self._changed[record.user] = record
 
@@ -123,7 +128,7 @@ class Ledger:
     # ---- prove ------------------------------------------------------------------------------------------------
 
     def prove(self, user: str, index: int | None, since: int) -> tuple[MapProof, tuple[bytes, ...], tuple[bytes, ...]]:
-        """Return the proofs for one user, with one query at most times.
+        """Return the proofs for one user, with one query, or two if nobody asked with that ``since`` yet.
 
         Args:
             index: where the latest statement about the user stands; None if there is none.
@@ -134,18 +139,23 @@ class Ledger:
         """
         key = map_key(user)
         leaf = [] if index is None else inclusion_ranges(index, self.size)
-        earlier = self._since(since)
-        self._read(self._tiles.names([*leaf, *earlier]), page_keys((key,), self.size))
-        return self._map.prove(key)[1], self._tiles.hashes(leaf), self._tiles.hashes(earlier)
+        self._read(self._tiles.names(leaf), page_keys((key,), self.size))
+        return self._map.prove(key)[1], self._tiles.hashes(leaf), self.consistency(since)
 
     def consistency(self, since: int) -> tuple[bytes, ...]:
-        """Return the proof that the log goes on from its first ``since`` statements; none if it never had so many."""
-        earlier = self._since(since)
-        self._read(self._tiles.names(earlier), ())
-        return self._tiles.hashes(earlier)
+        """Return the proof that the log goes on from its first ``since`` statements; none if it never had so many.
 
-    def _since(self, size: int) -> list[tuple[int, int]]:
-        return consistency_ranges(size, self.size) if size <= self.size else []
+        Most askers have seen one of few heads, so these proofs are kept until the log grows.
+        """
+        found = self._consistency.get(since)
+        if found is None:
+            ranges = consistency_ranges(since, self.size) if since <= self.size else []
+            self._read(self._tiles.names(ranges), ())
+            found = self._tiles.hashes(ranges)
+            if len(self._consistency) >= MAX_CONSISTENCY:
+                self._consistency.clear()
+            self._consistency[since] = found
+        return found
 
     def _read(self, tiles: Collection[bytes], pages: Collection[bytes]) -> None:
         missing = {*self._tile_nodes.missing(tiles), *self._page_nodes.missing(pages)}
@@ -166,6 +176,7 @@ class Ledger:
     def restore(self, snapshot: Any) -> None:
         """Become what was snapshot; the store is put back by others."""
         tiles, tile_changes, page_changes = snapshot
+        self._consistency.clear()
         self._tiles.restore(tiles)
         self._tile_nodes.restore(tile_changes)
         self._page_nodes.restore(page_changes)
