@@ -73,7 +73,7 @@ class Administrator:
 
 def signed(statement, *signers) -> Signed:
     body = encode_statement(statement)
-    return Signed(body, *(each.sign(statement_bytes(body)) for each in signers))
+    return Signed(body, *([each.sign(statement_bytes(body)) for each in signers] or [b""]))
 
 
 ADMIN = Administrator()
@@ -190,3 +190,9 @@ def check_found(found, user: str, since: msg.Head | None = None, issuer: Issuer 
     if since is not None:
         verify_consistency(since.size, head.size, since.log, head.log, found.consistency)
     return found.record
+
+
+def refused(answer, error, text: str) -> None:
+    assert isinstance(answer, msg.Denied), answer
+    assert answer.code == error.code
+    assert text in answer.text, answer.text

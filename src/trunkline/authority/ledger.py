@@ -9,7 +9,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from trunkline.authority.mapping import map_key, record_hash
-from trunkline.authority.merkle import statement_hash
+from trunkline.authority.merkle import consistency_ranges, inclusion_ranges, statement_hash
 from trunkline.authority.messages import MapProof
 from trunkline.authority.nodes import Nodes
 from trunkline.authority.pages import Map, Page, decode_page, page_keys
@@ -133,17 +133,19 @@ class Ledger:
             The map's proof, the inclusion proof (empty without ``index``), and the consistency proof.
         """
         key = map_key(user)
-        tiles = self._tiles.consistency_keys(since)
-        if index is not None:
-            tiles += self._tiles.inclusion_keys(index)
-        self._read(tiles, page_keys((key,), self.size))
-        inclusion = () if index is None else self._tiles.inclusion(index)
-        return self._map.prove(key)[1], inclusion, self._tiles.consistency(since)
+        leaf = [] if index is None else inclusion_ranges(index, self.size)
+        earlier = self._since(since)
+        self._read(self._tiles.names([*leaf, *earlier]), page_keys((key,), self.size))
+        return self._map.prove(key)[1], self._tiles.hashes(leaf), self._tiles.hashes(earlier)
 
     def consistency(self, since: int) -> tuple[bytes, ...]:
         """Return the proof that the log goes on from its first ``since`` statements; none if it never had so many."""
-        self._read(self._tiles.consistency_keys(since), ())
-        return self._tiles.consistency(since)
+        earlier = self._since(since)
+        self._read(self._tiles.names(earlier), ())
+        return self._tiles.hashes(earlier)
+
+    def _since(self, size: int) -> list[tuple[int, int]]:
+        return consistency_ranges(size, self.size) if size <= self.size else []
 
     def _read(self, tiles: Collection[bytes], pages: Collection[bytes]) -> None:
         missing = {*self._tile_nodes.missing(tiles), *self._page_nodes.missing(pages)}

@@ -16,7 +16,10 @@ from trunkline.authority.statements import HASH_SIZE
 
 LEVELS: Final = 4
 SLOTS: Final = 1 << LEVELS
-_NOT_LONE: Final = 255
+_MANY: Final = 255
+_NONE: Final = 254
+"""What stands in `Page.lone` for a subtree with two leaves or more, and for one without."""
+
 _MASKS: Final = 4
 """Bytes at the beginning of a stored page: which slots are leaves, which are subtrees."""
 
@@ -34,8 +37,8 @@ class Page:
         """The hashes of all nodes, in order; the first is unused."""
         self.leaves: dict[int, Leaf] = {}
         """Of the slots that are lone leaves, by number from 0."""
-        self.lone = bytearray([_NOT_LONE] * SLOTS * 2)
-        """For each node that is a subtree with one leaf: the slot where that is."""
+        self.lone = bytearray([_NONE] * SLOTS * 2)
+        """For each node that is a subtree with one leaf: the slot where that is; for others see above."""
 
     def node(self, number: int) -> bytes:
         """Return the hash of a node."""
@@ -43,7 +46,7 @@ class Page:
 
     def is_subtree(self, slot: int) -> bool:
         """Return whether another page stands below this slot."""
-        return slot not in self.leaves and self.node(SLOTS + slot) != EMPTY
+        return self.lone[SLOTS + slot] == _MANY
 
     def copy(self) -> "Page":
         other = Page.__new__(Page)
@@ -58,7 +61,7 @@ class Page:
     def put_subtree(self, slot: int, node: bytes) -> None:
         """Make a slot the subtree with this hash; `refold` is due."""
         self.leaves.pop(slot, None)
-        self._set(SLOTS + slot, node, _NOT_LONE)
+        self._set(SLOTS + slot, node, _MANY)
 
     def refold(self, slots: Iterable[int]) -> None:
         """Compute all nodes above ``slots``."""
@@ -69,13 +72,13 @@ class Page:
             row = {number >> 1 for number in row if number > 1}
 
     def _fold(self, number: int) -> None:
-        left, right = self.node(2 * number), self.node(2 * number + 1)
-        if right == EMPTY and (left == EMPTY or self.lone[2 * number] != _NOT_LONE):
-            self._set(number, left, self.lone[2 * number])
-        elif left == EMPTY and self.lone[2 * number + 1] != _NOT_LONE:
-            self._set(number, right, self.lone[2 * number + 1])
+        left, right = self.lone[2 * number], self.lone[2 * number + 1]
+        if right == _NONE and left != _MANY:
+            self._set(number, self.node(2 * number), left)
+        elif left == _NONE and right != _MANY:
+            self._set(number, self.node(2 * number + 1), right)
         else:
-            self._set(number, inner_node(left, right), _NOT_LONE)
+            self._set(number, inner_node(self.node(2 * number), self.node(2 * number + 1)), _MANY)
 
     def _set(self, number: int, node: bytes, lone: int) -> None:
         self.nodes[number * HASH_SIZE : (number + 1) * HASH_SIZE] = node
@@ -89,9 +92,9 @@ class Page:
             if slot in self.leaves:
                 leaves |= 1 << slot
                 parts.extend(self.leaves[slot])
-            elif (node := self.node(SLOTS + slot)) != EMPTY:
+            elif self.is_subtree(slot):
                 subtrees |= 1 << slot
-                parts.append(node)
+                parts.append(self.node(SLOTS + slot))
         return leaves.to_bytes(2, "big") + subtrees.to_bytes(2, "big") + b"".join(parts)
 
 
@@ -175,10 +178,11 @@ class Map:
             slot = SLOTS + _slot(key, depth)
             for shift in range(LEVELS, -1, -1):
                 number = slot >> shift
-                if page.lone[number] != _NOT_LONE:
-                    return _ended(key, page.leaves[page.lone[number]], siblings)
-                if page.node(number) == EMPTY:
+                lone = page.lone[number]
+                if lone == _NONE:
                     return None, MapProof(tuple(reversed(siblings)))
+                if lone != _MANY:
+                    return _ended(key, page.leaves[lone], siblings)
                 if shift:
                     siblings.append(page.node(slot >> (shift - 1) ^ 1))
             depth += LEVELS

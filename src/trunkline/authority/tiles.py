@@ -11,13 +11,13 @@ from trunkline.authority.merkle import (
     EMPTY_ROOT,
     Subtree,
     complete_subtrees,
-    consistency_ranges,
     fold,
-    inclusion_ranges,
     node_hash,
 )
 from trunkline.authority.nodes import Nodes
 from trunkline.authority.statements import HASH_SIZE
+
+Ranges = Iterable[tuple[int, int]]
 
 LEVELS: Final = 4
 WIDTH: Final = 1 << LEVELS
@@ -74,23 +74,14 @@ class Tiles:
         """Return the Merkle tree hash of all leaves."""
         return fold(self._peaks) if self._peaks else EMPTY_ROOT
 
-    def inclusion_keys(self, index: int) -> list[bytes]:
-        """Return the names of the tiles that `inclusion` reads."""
-        return self._names(inclusion_ranges(index, self.size))
+    def names(self, ranges: Ranges) -> list[bytes]:
+        """Return the names of the tiles that `hashes` reads."""
+        missing = [each for each in ranges if each not in self._known]
+        return list({_tile_of(subtree) for each in missing for subtree in _subtrees(*each)})
 
-    def inclusion(self, index: int) -> tuple[bytes, ...]:
-        """Return the proof that leaf ``index`` is in the log."""
-        return tuple(self._range(*each) for each in inclusion_ranges(index, self.size))
-
-    def consistency_keys(self, first: int) -> list[bytes]:
-        """Return the names of the tiles that `consistency` reads."""
-        return self._names(consistency_ranges(first, self.size)) if first <= self.size else []
-
-    def consistency(self, first: int) -> tuple[bytes, ...]:
-        """Return the proof that the log goes on from its first ``first`` leaves; none if it never had so many."""
-        if first > self.size:
-            return ()
-        return tuple(self._range(*each) for each in consistency_ranges(first, self.size))
+    def hashes(self, ranges: Ranges) -> tuple[bytes, ...]:
+        """Return the hashes of ranges of leaves, nodes of the tree: a proof (see `trunkline.authority.merkle`)."""
+        return tuple([self._known.get(each) or self._range(*each) for each in ranges])
 
     def snapshot(self) -> Hashable:
         """Return the state without the nodes."""
@@ -111,13 +102,11 @@ class Tiles:
 
     def _range(self, start: int, stop: int) -> bytes:
         """Return the hash of the leaves from ``start`` up to ``stop``, a node of the tree."""
-        found = self._known.get((start, stop))
-        if found is None:
-            found = fold([self._subtree(each) for each in complete_subtrees(start, stop)])
-            if stop - start >= KEPT or stop == self.size:
-                if len(self._known) >= MAX_KNOWN:
-                    self._known.clear()
-                self._known[start, stop] = found
+        found = fold([self._subtree(each) for each in _subtrees(start, stop)])
+        if stop - start >= KEPT or stop == self.size:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[start, stop] = found
         return found
 
     def _subtree(self, subtree: Subtree) -> bytes:
@@ -136,11 +125,15 @@ class Tiles:
             row = [node_hash(row[at], row[at + 1]) for at in range(0, len(row), 2)]
         return row[0]
 
-    def _names(self, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
-        names = {
-            tile_key(level // LEVELS, (place << level % LEVELS) // WIDTH)
-            for each in ranges
-            if each not in self._known
-            for level, place in complete_subtrees(*each)
-        }
-        return list(names)
+
+def _tile_of(subtree: Subtree) -> bytes:
+    level, place = subtree
+    return tile_key(level // LEVELS, (place << level % LEVELS) // WIDTH)
+
+
+def _subtrees(start: int, stop: int) -> list[Subtree]:
+    size = stop - start
+    if size & (size - 1) == 0 and start & (size - 1) == 0:  # most are complete
+        level = size.bit_length() - 1
+        return [(level, start >> level)]
+    return complete_subtrees(start, stop)

@@ -144,6 +144,10 @@ class Trust:
         """Two heads that can't both be true, if such were seen: then nothing is believed any more (8.5)."""
         return self._evidence
 
+    def knows(self, signed: SignedHead) -> bool:
+        """Say whether the authority that a head names is known. If not, `update_head` brings its certificate."""
+        return read_head(signed).authority in self._authorities
+
     def authorities(self) -> tuple[bytes, ...]:
         """Return the certificates of the intermediates that are known and not retired, DER."""
         return tuple(anchor.certificate for key, anchor in self._authorities.items() if key not in self._retired)
@@ -222,7 +226,7 @@ class Trust:
         self._revoked = frozenset(answer.revoked)
         strange, self._strange = self._strange, OrderedDict()
         for signed in strange.values():
-            if read_head(signed).authority in self._authorities:
+            if self.knows(signed):
                 with contextlib.suppress(BadSignature, Revoked):  # whoever showed it made it up
                     self.compare(signed, wall)
 
@@ -260,7 +264,7 @@ class Trust:
         self._check_forked()
         if self._newest is None:
             raise StaleHead(_NO_HEAD)
-        if read_head(signed).authority not in self._authorities:
+        if not self.knows(signed):
             # Whoever has fetched a head more recently than we may know of an authority's new key. Nothing is believed
             # for it; and after the next answer from the authority it is looked at again.
             self._strange[signed.body] = signed
