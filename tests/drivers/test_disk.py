@@ -1,4 +1,4 @@
-"""The store: one battery over memory, SQLite and PostgreSQL; and what happens when the disk or a neighbour misbehaves."""
+"""The store: one battery over memory, SQLite and PostgreSQL; and a disk or a neighbour that misbehaves."""
 
 import contextlib
 import itertools
@@ -32,12 +32,12 @@ def server() -> Iterator[Path]:
 
 
 @pytest.fixture
-def database(server: Path) -> Iterator[str]:
+def database(server: Path) -> str:
     """The URL of an empty database."""
     name = f"directory{next(_numbers)}"
     with psycopg.connect(host=str(server), user="postgres", dbname="postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-    yield f"postgresql://postgres@/{name}?host={server}"
+    return f"postgresql://postgres@/{name}?host={server}"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -126,11 +126,11 @@ def test_a_store_reads_back_what_one_in_memory_does(where: str | Path) -> None:
     store = open_store(where, REALM, create=True)
     try:
         assert (store.head(), store.size(), store.upstream()) == (None, 0, b"")
-        for count, batch in enumerate(batches(random.Random(1), 40)):
+        for count, batch in enumerate(batches(random.Random(1), 16)):
             memory.apply(batch)
             store.apply(batch)
             written.append(batch)
-            if count % 10 == 9:
+            if count % 8 == 5:
                 assert everything(store, written) == everything(memory, written)
                 store.close()
                 store = open_store(where, REALM)

@@ -430,7 +430,7 @@ def _url(where: str | Path) -> URL:
         return URL.create("sqlite", database=text.removeprefix("sqlite:"))
     try:
         url = make_url(text)
-    except sqlalchemy.exc.ArgumentError:
+    except (sqlalchemy.exc.ArgumentError, ValueError):
         raise ConfigError("--store is sqlite:PATH or postgresql://USER@HOST/DATABASE") from None
     if url.drivername in ("postgresql", "postgres"):
         return url.set(drivername="postgresql+psycopg")
