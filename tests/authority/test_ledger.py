@@ -53,7 +53,7 @@ def test_a_batch_has_each_record_and_node_once_however_often_it_changed():
     assert len(names) == len(set(names))
 
 
-def test_proofs_are_those_of_what_is_saved_and_cost_one_query_when_nothing_is_known():
+def test_proofs_are_those_of_what_is_saved_and_cost_two_queries_when_nothing_is_known():
     store = Counting()
     ledger = make(store)
     append(ledger, store, *map(insert, PEOPLE[:150]))
@@ -66,11 +66,22 @@ def test_proofs_are_those_of_what_is_saved_and_cost_one_query_when_nothing_is_kn
             store.asked.clear()
             record = store._records[f"user{index}"]
             in_map, in_log, since = ledger.prove(record.user, index, old[0])
-            assert len(store.asked) <= 1
+            assert len(store.asked) <= 2
             verify(map_key(record.user), record_hash(record), in_map, ledger.map_root())
             verify_inclusion(record.latest, index, 200, in_log, ledger.log_root())
             verify_consistency(old[0], 200, old[1], ledger.log_root(), since)
             assert since == ledger.consistency(old[0])
+
+
+def test_consistency_proofs_are_kept_until_the_log_grows_and_so_many(monkeypatch):
+    monkeypatch.setattr("trunkline.authority.ledger.MAX_CONSISTENCY", 3)
+    store = MemoryStore()
+    ledger = make(store)
+    append(ledger, store, *map(insert, PEOPLE[:20]))
+    first = [ledger.consistency(size) for size in range(20)]
+    assert [ledger.consistency(size) for size in range(20)] == first
+    append(ledger, store, insert(PEOPLE[20]))
+    assert ledger.consistency(7) != first[7]
 
 
 def test_a_start_and_a_batch_cost_few_queries():

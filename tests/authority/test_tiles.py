@@ -13,7 +13,7 @@ from trunkline.authority.tiles import Tiles, edge_keys, tile_key
 
 
 def make(store: MemoryStore, size: int = 0) -> tuple[Tiles, Nodes]:
-    nodes = Nodes(store, bytes, bytes, lambda name: name[1] > 0)
+    nodes = Nodes(store, lambda name: name[1] > 0)
     return Tiles(nodes, size), nodes
 
 

@@ -1,7 +1,8 @@
 """The log's tree as it is stored: tiles of four levels (docs/spec/authority.md section 5).
 
-Tile ``(t, i)`` holds the hashes of up to sixteen complete subtrees of level ``4 t``, from place ``16 i`` on; the hashes
-of the three levels above are computed from those. What was complete once stays as it is, so a tile only ever grows.
+Tile ``(t, i)`` holds the hashes of up to sixteen complete subtrees of level ``4 t``, from place ``16 i`` on. What was
+complete once stays as it is, so a tile only ever grows. Once it is full, the hashes of the three levels above follow:
+a proof costs some slices then.
 """
 
 from collections.abc import Hashable, Iterable
@@ -21,6 +22,9 @@ Ranges = Iterable[tuple[int, int]]
 
 LEVELS: Final = 4
 WIDTH: Final = 1 << LEVELS
+FULL: Final = 30 * HASH_SIZE
+"""Bytes of a full tile: 16, 8, 4 and 2 hashes."""
+
 KEPT: Final = 256
 """Hashes of at least so many leaves are kept once they were computed: few, and every proof needs some."""
 
@@ -48,7 +52,7 @@ def edge_keys(size: int) -> list[bytes]:
 class Tiles:
     """The stored log's tree."""
 
-    def __init__(self, nodes: Nodes[bytes], size: int) -> None:
+    def __init__(self, nodes: Nodes, size: int) -> None:
         self._nodes = nodes
         self.size = size
         """Leaves in it."""
@@ -98,7 +102,8 @@ class Tiles:
         tile = b"" if place % WIDTH == 0 else self._nodes.get(name)
         assert tile is not None, "a tile is missing: the store was altered by others"
         assert len(tile) == place % WIDTH * HASH_SIZE, "a tile has another length than the log: the store was altered"
-        self._nodes.put(name, tile + node)
+        tile += node
+        self._nodes.put(name, _with_inner(tile) if len(tile) == HASH_SIZE << LEVELS else tile)
 
     def _range(self, start: int, stop: int) -> bytes:
         """Return the hash of the leaves from ``start`` up to ``stop``, a node of the tree."""
@@ -114,16 +119,31 @@ class Tiles:
         above = level % LEVELS
         first = place << above
         tile = self._nodes.get(tile_key(level // LEVELS, first // WIDTH))
+        assert tile is not None, "a tile is missing: the store was altered by others"
+        if len(tile) == FULL:
+            row = (2 * WIDTH - (2 * WIDTH >> above) + place % (WIDTH >> above)) * HASH_SIZE
+            return tile[row : row + HASH_SIZE]
         start = first % WIDTH * HASH_SIZE
         stop = start + (HASH_SIZE << above)
-        assert tile is not None, "a tile is missing: the store was altered by others"
         assert len(tile) >= stop, "a tile is cut: the store was altered by others"
-        if above == 0:
-            return tile[start:stop]
-        row = [tile[at : at + HASH_SIZE] for at in range(start, stop, HASH_SIZE)]
-        while len(row) > 1:
-            row = [node_hash(row[at], row[at + 1]) for at in range(0, len(row), 2)]
-        return row[0]
+        hashes = [tile[at : at + HASH_SIZE] for at in range(start, stop, HASH_SIZE)]
+        while len(hashes) > 1:
+            hashes = _above(hashes)
+        return hashes[0]
+
+
+def _with_inner(tile: bytes) -> bytes:
+    """Return a tile that has become full, with the three rows above its hashes."""
+    row = [tile[at : at + HASH_SIZE] for at in range(0, len(tile), HASH_SIZE)]
+    rows = [tile]
+    while len(row) > 2:
+        row = _above(row)
+        rows.extend(row)
+    return b"".join(rows)
+
+
+def _above(hashes: list[bytes]) -> list[bytes]:
+    return [node_hash(hashes[at], hashes[at + 1]) for at in range(0, len(hashes), 2)]
 
 
 def _tile_of(subtree: Subtree) -> bytes:
