@@ -182,11 +182,12 @@ class Switchboard:
         self._memberships = Memberships(home, memberships)
         self._client = BlockingClient(self._configure, self._remember)
 
-    def _configure(self) -> tuple[ClientConfig, tuple[str, ...] | None]:
+    def _configure(self) -> tuple[ClientConfig, tuple[str, ...] | None, "Membership | None"]:
         home = self._home = Home(self._home_path)
         servers = home.switchboards() if self._servers is None else self._servers
         advertise = home.settings().advertise if self._advertise is None else self._advertise
-        return msgspec.structs.replace(self._timings, servers=servers, place=place()), advertise
+        config = msgspec.structs.replace(self._timings, servers=servers, place=place())
+        return config, advertise, self._memberships.known()
 
     def _remember(self, servers: tuple[Address, ...]) -> None:
         if self._home is not None:

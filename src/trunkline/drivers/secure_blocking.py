@@ -9,6 +9,7 @@ from typing import Final
 from trunkline.drivers.client_blocking import BlockingClient
 from trunkline.drivers.clock import now as clock
 from trunkline.drivers.proofs_blocking import prove
+from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import (
     HANDSHAKE_TIMEOUT,
     Member,
@@ -25,8 +26,22 @@ from trunkline.meeting.handshake import Role
 _log: Final = logging.getLogger("trunkline")
 
 
-def secure_meet(
+def secure_meet_datagram(
     client: BlockingClient, member: Member, me: str, you: str, peer_user: str, timeout: float | None
+) -> SecureDatagramSocket:
+    """Do what `secure_meet` does, for a socket whose datagrams only the two can make and read."""
+    return secure_meet(client, member, me, you, peer_user, timeout, datagram=True).datagrams()
+
+
+def secure_meet(
+    client: BlockingClient,
+    member: Member,
+    me: str,
+    you: str,
+    peer_user: str,
+    timeout: float | None,
+    *,
+    datagram: bool = False,
 ) -> SecureConnection:
     """Return the connection to the process of ``peer_user`` that meets us, which has proved to be that.
 
@@ -42,6 +57,7 @@ def secure_meet(
             you,
             timeout,
             deadline,
+            datagram=datagram,
             user=user,
             peer_user=peer_user,
             avoid=suspects.avoid,

@@ -18,7 +18,9 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from trunkline.authority.messages import SignedHead
-from trunkline.drivers.sockets import MAX_UNREAD
+from trunkline.drivers.datagram_keys import KeysOverTls
+from trunkline.drivers.secure_datagram import SecureDatagramSocket
+from trunkline.drivers.sockets import MAX_UNREAD, Carrier
 from trunkline.errors import (
     ForkedHistory,
     LinkClosed,
@@ -31,6 +33,7 @@ from trunkline.errors import (
     TrustError,
 )
 from trunkline.meeting.confirmation import Confirmation, Meeting, refusal
+from trunkline.meeting.datagram_keys import Session
 from trunkline.meeting.handshake import Role
 from trunkline.names import Peer
 from trunkline.switchboard.requests import FIRST_LAPSE_PAUSE, LONGEST_LAPSE_PAUSE, MAX_NOTES
@@ -102,6 +105,12 @@ class SecureConnection(ssl.SSLSocket):
     peer: Peer = _NOBODY
     """Who is at the other end: name, proven user, public key, certificate, match id."""
 
+    udp: socket.socket | None = None
+    """On the stream of a datagram meeting, until `datagrams` has made something of it."""
+
+    _keys: KeysOverTls | None = None
+    _datagrams: Session | None = None
+
     @classmethod
     def wrap(cls, sock: socket.socket, context: ssl.SSLContext, role: Role, session: ssl.SSLSession | None) -> Self:
         """Return the TLS socket that takes ``sock`` over; it has sent nothing yet.
@@ -115,7 +124,36 @@ class SecureConnection(ssl.SSLSocket):
             sock, server_side=role is Role.PASSIVE, do_handshake_on_connect=False, session=session
         )
         assert isinstance(tls, cls), "the context was told of the class"
+        if isinstance(sock, Carrier):
+            tls.udp = sock.udp
         return tls
+
+    def exchange_keys(self, role: Role, match: bytes) -> None:
+        """On the stream of a datagram meeting, agree on the keys; it doesn't block, and may be called again.
+
+        Raises:
+            ssl.SSLWantReadError, ssl.SSLWantWriteError: it is not done.
+            TrunklineError, OSError: as `KeysOverTls.step`.
+        """
+        if self.udp is not None:
+            self._keys = self._keys or KeysOverTls(self, role, match)
+            self._datagrams = self._keys.step()
+
+    def datagrams(self) -> SecureDatagramSocket:
+        """Return what the meeting was for, if that was datagrams; the stream is closed."""
+        assert self.udp is not None, "whoever meets for a stream doesn't ask"
+        assert self._datagrams is not None, "the handshake is done"
+        self.udp.settimeout(self.gettimeout())
+        made = SecureDatagramSocket(self.udp, self._datagrams, self.peer)
+        self.udp = None
+        self.close()
+        return made
+
+    def close(self) -> None:
+        """Close the connection, and what it carries."""
+        if self.udp is not None:
+            self.udp.close()
+        super().close()
 
     def hang_up(self) -> None:
         """Close at once, so that the other end reads what we sent last: with something unread it might not."""
@@ -314,6 +352,8 @@ class SecureHandshake:
             confirmation.accept()
             self._out = confirmation.data_to_send()
             self._flush()
+        if isinstance(self.tls, SecureConnection):
+            self.tls.exchange_keys(self.meeting.role, self.meeting.match)
         self._keep_session()
         return Want.NOTHING
 
