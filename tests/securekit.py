@@ -101,6 +101,12 @@ class Lone:
         if self.forked:
             raise ForkedHistory("heads: the two histories don't fit together")
 
+    def next_deadline(self) -> None:
+        return None
+
+    def tick(self) -> None:
+        raise AssertionError("nothing is ever due")
+
 
 class Kept:
     """Sessions, for ever."""

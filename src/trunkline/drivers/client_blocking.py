@@ -164,6 +164,8 @@ class BlockingClient:
             with self._crew.turn:
                 self._open()
                 self._offers[rid] = offer
+                if member is not None and self._crew.reactor is not None:
+                    self._crew.reactor.proofs.keep_fresh(rid, member)
                 at = self._datagram_at if datagram else self._stream_at
                 wanted = PostWanted(rid, name, at, datagram, unique, secret, backlog, user=user, allow=allow)
                 self._crew.feed(wanted)

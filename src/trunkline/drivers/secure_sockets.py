@@ -94,6 +94,12 @@ class Member(Protocol):
     def compare(self, head: SignedHead) -> None:
         """Judge a peer's head: ForkedHistory if it can't be true beside ours."""
 
+    def next_deadline(self) -> float | None:
+        """Return when `tick` is due, by the drivers' clock."""
+
+    def tick(self) -> None:
+        """Start what is due, and return at once."""
+
 
 class SecureConnection(ssl.SSLSocket):
     """A connected TLS socket that knows who is at the other end.
