@@ -16,6 +16,7 @@ import msgspec
 from trunkline.drivers.addresses import place
 from trunkline.drivers.client_blocking import BlockingClient, Offer
 from trunkline.drivers.home import Home, given_servers
+from trunkline.drivers.servers_tls import RealmMember
 from trunkline.drivers.sockets import Connection
 from trunkline.names import Address, Secret, check_name, check_pair
 from trunkline.switchboard.config import ClientConfig

@@ -84,8 +84,8 @@ def check_server(member: RealmMember, tls: ssl.SSLSocket) -> "Identity":
     identity = member.identify(tls)
     if not identity.user.startswith(SERVICE):
         raise NotThatUser(
-            f"certificate: it is of {identity.user!r}, and a switchboard server of {member.realm!r} ({SERVICE}NAME) was "
-            "asked for"
+            f"certificate: it is of {identity.user!r}, and a switchboard server of {member.realm!r} "
+            f"({SERVICE}NAME) was asked for"
         )
     return identity
 
