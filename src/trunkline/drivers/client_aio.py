@@ -111,6 +111,8 @@ class AsyncClient:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.closed = False
+        self.at_close: Final[list[Callable[[], None]]] = []
+        """Called when it is closed, by whomever."""
         self._remember = remember
         self._addresses = addresses
         self._noticed = noticed
@@ -216,6 +218,8 @@ class AsyncClient:
         if self._acceptor is not None:
             self._acceptor.close()
         self._fail_all()
+        for call in self.at_close:
+            call()
 
     def abandon(self) -> None:
         """Close the descriptors in the child of a fork: everything else belongs to the parent."""
@@ -331,12 +335,11 @@ class AsyncClient:
                 assert_never(effect)
 
     def _deliver(self, effect: Delivered) -> None:
-        sock = self._peers.take(effect.conn)
-        if sock is None:
+        connection = self._peers.take(effect.conn, effect.peer, secure=bool(effect.claimed))
+        if connection is None:
             # It was lost in this very step. The match counts as made (S1), so the caller reads EOF.
-            sock = _ended()
+            connection = Connection.adopt(_ended(), effect.peer)
         _log.debug("= delivered: %r", effect.peer)
-        connection = Connection.adopt(sock, effect.peer)
         sink = self._sinks.get(effect.rid)
         if sink is None:
             hang_up(connection)

@@ -19,6 +19,7 @@ from trunkline.drivers.clock import now as clock
 from trunkline.drivers.crew import Crew, Waiter
 from trunkline.drivers.proofs_blocking import prove
 from trunkline.drivers.reactor import Outcome, Reactor
+from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import (
     HANDSHAKE_TIMEOUT,
     Member,
@@ -137,7 +138,15 @@ class BlockingClient:
         deadline = None if timeout is None else clock() + timeout
         return self._meet(me, you, timeout, deadline, datagram=datagram)[0]
 
-    def secure_meet(self, me: str, you: str, member: Member, peer_user: str, timeout: float | None) -> SecureConnection:
+    def secure_meet_datagram(
+        self, me: str, you: str, member: Member, peer_user: str, timeout: float | None
+    ) -> SecureDatagramSocket:
+        """Do what `secure_meet` does, for a socket whose datagrams only the two can make and read."""
+        return self.secure_meet(me, you, member, peer_user, timeout, datagram=True).datagrams()
+
+    def secure_meet(
+        self, me: str, you: str, member: Member, peer_user: str, timeout: float | None, *, datagram: bool = False
+    ) -> SecureConnection:
         """Return the connection to the process of ``peer_user`` that meets us, which has proved to be that.
 
         Who proves nothing is avoided from then on, and the call goes on.
@@ -154,6 +163,7 @@ class BlockingClient:
                 you,
                 timeout,
                 deadline,
+                datagram=datagram,
                 user=user,
                 peer_user=peer_user,
                 avoid=suspects.avoid,
@@ -279,6 +289,12 @@ class BlockingClient:
         if waiter.conn is None:
             raise MeetTimeout(offer.name, "", timeout or 0.0, offer.notes)
         return waiter.conn
+
+    def accept_datagram(self, offer: Offer, timeout: float | None) -> SecureDatagramSocket:
+        """Do what `accept` does on a secure post of datagrams."""
+        conn = self.accept(offer, timeout)
+        assert isinstance(conn, SecureConnection), "the post is secure"
+        return conn.datagrams()
 
     def _take(self, offer: Offer, waiter: Waiter) -> None:
         arrival, told = offer.ready.popleft()
