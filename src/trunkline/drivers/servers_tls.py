@@ -35,6 +35,9 @@ class RealmMember(Protocol):
     def user(self) -> str | None:
         """Who we are; None if we only verify others."""
 
+    async def ready_async(self) -> None:
+        """Return once there is a certificate and a head that will do."""
+
     def tls_client(self) -> ssl.SSLContext:
         """Return the context for the side that dials."""
 
