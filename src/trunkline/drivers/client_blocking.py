@@ -69,6 +69,7 @@ class Offer:
         "acceptors",
         "allow",
         "bell",
+        "datagram",
         "error",
         "generation",
         "member",
@@ -80,10 +81,20 @@ class Offer:
         "standing",
     )
 
-    def __init__(self, rid: bytes, name: str, secret: Secret | None, member: Member | None, allow: Patterns) -> None:
+    def __init__(
+        self,
+        rid: bytes,
+        name: str,
+        secret: Secret | None,
+        member: Member | None = None,
+        allow: Patterns = (),
+        *,
+        datagram: bool = False,
+    ) -> None:
         self.rid = rid
         self.name = name
         self.secret = secret
+        self.datagram = datagram
         self.member = member
         """Our user, if the post is secure."""
         self.allow = allow
@@ -238,7 +249,7 @@ class BlockingClient:
         """
         rid = os.urandom(16)
         user = "" if member is None else user_of(member)
-        offer = Offer(rid, name, secret, member, allow)
+        offer = Offer(rid, name, secret, member, allow, datagram=datagram)
         standing = offer.standing
         assert standing is not None, "it was just made"
         try:
