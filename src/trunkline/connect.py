@@ -191,11 +191,11 @@ class Switchboard:
         self._memberships = Memberships(home, memberships)
         self._client = BlockingClient(self._configure, self._remember)
 
-    def _configure(self) -> tuple[ClientConfig, tuple[str, ...] | None]:
+    def _configure(self) -> tuple[ClientConfig, tuple[str, ...] | None, RealmMember | None]:
         home = self._home = Home(self._home_path)
         servers = home.switchboards() if self._servers is None else self._servers
         advertise = home.settings().advertise if self._advertise is None else self._advertise
-        return msgspec.structs.replace(self._timings, servers=servers, place=place()), advertise
+        return msgspec.structs.replace(self._timings, servers=servers, place=place()), advertise, None
 
     def _remember(self, servers: tuple[Address, ...]) -> None:
         if self._home is not None:

@@ -29,6 +29,7 @@ from trunkline.drivers.secure_sockets import (
     ends_the_call,
     user_of,
 )
+from trunkline.drivers.servers_tls import RealmMember
 from trunkline.drivers.sockets import Connection, Listeners
 from trunkline.errors import ClosedError, MeetTimeout, TrunklineError
 from trunkline.meeting.confirmation import Meeting
@@ -113,14 +114,15 @@ class BlockingClient:
     """Meets, posts and questions of any number of threads.
 
     Args:
-        configure: returns the machine's settings, and the addresses to offer to peers on other hosts instead of what
-            the kernel says; called each time that the machine starts.
+        configure: returns the machine's settings, the addresses to offer to peers on other hosts instead of what
+            the kernel says, and the realm of the servers, None if they are plain; called each time that the machine
+            starts.
         remember: called with the servers to look for at the next start.
     """
 
     def __init__(
         self,
-        configure: Callable[[], tuple[ClientConfig, tuple[str, ...] | None]],
+        configure: Callable[[], tuple[ClientConfig, tuple[str, ...] | None, RealmMember | None]],
         remember: Callable[[tuple[Address, ...]], None],
     ) -> None:
         self._configure = configure
@@ -508,11 +510,11 @@ class BlockingClient:
     def _open(self) -> None:
         if self._crew.reactor is not None:
             return
-        config, addresses = self._configure()
+        config, addresses, member = self._configure()
         listeners = Listeners.open()
         self._look_around(listeners, addresses)
         self._crew.reactor = Reactor(
-            config, listeners, self._outcome, functools.partial(self._look_around, listeners, addresses)
+            config, listeners, self._outcome, functools.partial(self._look_around, listeners, addresses), member
         )
 
     def _look_around(self, listeners: Listeners, addresses: tuple[str, ...] | None) -> list[CandidatesChanged]:

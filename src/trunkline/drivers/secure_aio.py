@@ -7,7 +7,7 @@ then on, and the call goes on until its deadline (docs/spec/secure-meeting.md).
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from trunkline.drivers.client_aio import AsyncClient
 from trunkline.drivers.clock import now
@@ -32,6 +32,13 @@ from trunkline.names import Secret
 from trunkline.switchboard.events import Accepted, Delivered, PostWanted
 
 _log: Final = logging.getLogger("trunkline")
+
+
+class ReadyMember(Member, Protocol):
+    """What is needed of `trunkline.drivers.membership.Membership` here."""
+
+    async def ready_async(self) -> None:
+        """Return once there is a certificate and a head that will do."""
 
 
 class SecureMeeting:
@@ -119,7 +126,7 @@ class SecureMeeting:
 
 async def secure_meet(
     client: AsyncClient,
-    member: Member,
+    member: ReadyMember,
     me: str,
     you: str,
     peer_user: str,
@@ -135,6 +142,11 @@ async def secure_meet(
     deadline = None if timeout is None else now() + timeout
     user = user_of(member)
     suspects = Suspects(you)
+    try:
+        async with asyncio.timeout(timeout):
+            await member.ready_async()
+    except TimeoutError:
+        raise MeetTimeout(me, you, timeout or 0.0, [f"no certificate for {user!r} was had by then"]) from None
     while True:
         meeting = SecureMeeting(client.loop, member, me, you, peer_user, deadline)
         rid = client.meet(
@@ -200,7 +212,7 @@ class SecurePost(AnyPost[SecureConnection]):
         self,
         client: Callable[[], AsyncClient],
         name: str,
-        member: Member,
+        member: ReadyMember,
         allow: tuple[str, ...],
         *,
         unique: bool,
@@ -267,6 +279,10 @@ class SecurePost(AnyPost[SecureConnection]):
         for proof in self._proofs:
             proof.cancel()
         self._proofs.clear()
+
+    async def _enter(self) -> None:
+        await self._member.ready_async()
+        await super()._enter()
 
     def _wanted(self, rid: bytes, at: bytes) -> PostWanted:
         return PostWanted(

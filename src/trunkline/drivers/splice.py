@@ -7,6 +7,8 @@ Rules.
    clean end of file, so that a truncated stream is seen to be one. A Unix socket has no reset: its peer
    reads end of file, or ECONNRESET if it had sent something that was not read.
 3. Being cancelled, and being idle for too long, count as errors on both sides.
+4. A TLS socket is read and written through TLS. Its end of file is the peer's close_notify; a connection that ends
+   without one was cut off, and that is an error. What went wrong inside TLS is told to the other side as an error too.
 """
 
 import asyncio
@@ -15,11 +17,11 @@ import errno
 import functools
 import os
 import socket
-import ssl
 import struct
 from dataclasses import dataclass
 
 from trunkline.drivers.flow import Flow, Pool
+from trunkline.drivers.tls_flow import end_writing, flow_between
 from trunkline.errors import LocalError
 
 # The kernel lets a TCP socket's buffers grow with the stream but not a Unix socket's; at its default of 208
@@ -51,8 +53,7 @@ async def join(a: socket.socket, b: socket.socket, *, idle_timeout: float | None
             as its error. None waits for ever.
 
     Raises:
-        LocalError: one of them is a TLS socket, whose bytes can't be copied at the descriptor, or both
-            are the same.
+        LocalError: both are the same.
     """
     try:
         _check(a, b)
@@ -70,8 +71,6 @@ async def join(a: socket.socket, b: socket.socket, *, idle_timeout: float | None
 
 
 def _check(a: socket.socket, b: socket.socket) -> None:
-    if isinstance(a, ssl.SSLSocket) or isinstance(b, ssl.SSLSocket):
-        raise LocalError("join() copies below TLS: give it plain sockets")
     if a is b:
         raise LocalError("a socket can't be joined with itself")
 
@@ -110,8 +109,8 @@ class _Pair:
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._pool = Pool.hold(self._loop)
         self._flows = (
-            Flow(self._pool, a.fileno(), b.fileno(), self._ended),
-            Flow(self._pool, b.fileno(), a.fileno(), self._ended),
+            flow_between(self._pool, a, b, self._ended),
+            flow_between(self._pool, b, a, self._ended),
         )
 
     async def run(self, idle_timeout: float | None) -> Joined:
@@ -148,7 +147,7 @@ class _Pair:
             return
         destination = self._sockets[1 - index]
         try:
-            destination.shutdown(socket.SHUT_WR)
+            end_writing(destination)
         except OSError as error:
             self._fail(error)
             return

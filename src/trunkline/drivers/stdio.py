@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from trunkline.drivers.flow import Flow, Pool, Side
 from trunkline.drivers.splice import Joined, close_abruptly, pending_error, prepare
+from trunkline.drivers.tls_flow import end_writing, flow_between
 from trunkline.errors import ConfigError, LinkClosed
 
 # After a child has ended we take what the peer still sends, or its answer could be lost to the reset that
@@ -91,8 +92,7 @@ async def join_process(sock: socket.socket, argv: Sequence[str]) -> int:
         if not copy.peer_ended:
             with contextlib.suppress(TimeoutError, OSError):
                 async with asyncio.timeout(LINGER_SECONDS):
-                    while await asyncio.get_running_loop().sock_recv(sock, _LINGER_CHUNK):
-                        pass
+                    await _take_the_rest(sock)
         take_over.clean = True
         return code if code >= 0 else 128 - code
 
@@ -122,8 +122,8 @@ class _Copy:
         self.sent: asyncio.Future[None] = loop.create_future()
         self.received: asyncio.Future[None] = loop.create_future()
         self._pool = Pool.hold(loop)
-        self.sending = Flow(self._pool, source, sock.fileno(), self._sending_ended)
-        self.receiving = Flow(self._pool, sock.fileno(), sink, self._receiving_ended)
+        self.sending = flow_between(self._pool, source, sock, self._sending_ended)
+        self.receiving = flow_between(self._pool, sock, sink, self._receiving_ended)
 
     @classmethod
     @contextlib.contextmanager
@@ -164,7 +164,7 @@ class _Copy:
             self._fail(flow.error)
             return
         try:
-            self._sock.shutdown(socket.SHUT_WR)
+            end_writing(self._sock)
         except OSError as error:
             self._fail(error)
             return
@@ -302,6 +302,22 @@ def _reopen(fd: int, info: os.stat_result, access: int) -> int:
         return os.open(f"/proc/self/fd/{fd}", access | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:  # no /proc, another user's terminal, or a pipe that nobody reads
         return -1
+
+
+async def _take_the_rest(sock: socket.socket) -> None:
+    """Read until the peer has ended, for nobody: also of a TLS socket, and then below TLS."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(sock.fileno(), readable.set)
+    try:
+        while True:
+            readable.clear()
+            await readable.wait()
+            with contextlib.suppress(BlockingIOError):
+                if not socket.socket.recv(sock, _LINGER_CHUNK):
+                    return
+    finally:
+        loop.remove_reader(sock.fileno())
 
 
 def _terminate(process: asyncio.subprocess.Process) -> None:
