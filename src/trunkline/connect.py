@@ -346,6 +346,18 @@ class Switchboard:
         )
         return SecurePost(self._client, offer)
 
+    def membership(self, user: str | None = None) -> "Membership":
+        """Return the membership of ``user``: the realm's directory, to look up and to change, and the user's key.
+
+        Args:
+            user: None is the default user of TRUNKLINE_HOME.
+
+        Raises:
+            ConfigError: there is no realm here, or no key of ``user``.
+            TrustError: what is kept about the realm does not hold.
+        """
+        return self._memberships.get(user)
+
     def encrypt(self, data: bytes | bytearray | memoryview, *, to: str, user: str | None = None) -> bytes:
         """Return ``data`` sealed for the user ``to``, who alone can open it and then knows that it is from us.
 
@@ -364,7 +376,7 @@ class Switchboard:
             NoAuthority: no authority could be reached.
             TrustError: what the directory says does not hold.
         """
-        return sealing.encrypt(self._memberships.get(user), data, to=to)
+        return sealing.encrypt(self.membership(user), data, to=to)
 
     def decrypt(self, blob: bytes | bytearray | memoryview, *, user: str | None = None) -> tuple[bytes, str]:
         """Return what was sealed for us, and the user who did it: proven, and approved now.
@@ -379,7 +391,7 @@ class Switchboard:
             NoAuthority: no authority could be reached.
             TrustError: what the directory says does not hold.
         """
-        return sealing.decrypt(self._memberships.get(user), blob)
+        return sealing.decrypt(self.membership(user), blob)
 
     def names(self, prefix: str = "", *, timeout: float | None = ANSWER_TIMEOUT) -> list[PostedName]:
         """Return what is posted under names that begin with ``prefix``, in order.
