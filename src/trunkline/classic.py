@@ -186,7 +186,10 @@ def _check_owner(username: str, requestername: str) -> None:
 
 
 def markOK(username: str, adminsecretkey: "EllipticCurvePrivateKey") -> None:  # noqa: N802 - the paper's name
-    """Mark the entry of ``username`` as suitable for distribution. See first, by another way, that the key is theirs."""
+    """Mark the entry of ``username`` as suitable for distribution.
+
+    See first, by another way than this network, that the key is theirs: all trust in that user rests on it.
+    """
     from trunkline.authority.requests import root_signer
 
     with _directory() as directory:

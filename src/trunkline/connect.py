@@ -21,6 +21,7 @@ from trunkline.drivers.home import Home, given_servers
 from trunkline.drivers.memberships import Memberships
 from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import SecureConnection
+from trunkline.drivers.servers_tls import RealmMember
 from trunkline.drivers.sockets import Connection
 from trunkline.errors import ConfigError
 from trunkline.names import Address, Secret, check_name, check_pair
