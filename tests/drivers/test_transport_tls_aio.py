@@ -596,7 +596,8 @@ def test_a_protocol_without_room() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
         told = ToldByBuffer(0)
         async with world(ours, told) as (_, far):
-            await far.send(b"x")
+            with contextlib.suppress(ConnectionError):  # the session ticket may have been too much already
+                await far.send(b"x")
             await until(lambda: told.lost)
             assert "empty buffer" in str(reports[0]["exception"])
 
