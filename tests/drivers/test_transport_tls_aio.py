@@ -507,9 +507,9 @@ class Stubborn(ssl.SSLSocket):
         if self.balks.get(call):
             raise self.balks[call].pop()
 
-    def recv(self, *args: Any) -> bytes:
-        self._balk("recv")
-        return super().recv(*args)
+    def read(self, *args: Any) -> Any:
+        self._balk("read")
+        return super().read(*args)
 
     def send(self, *args: Any) -> int:
         self._balk("send")
@@ -537,7 +537,7 @@ async def stubborn(
 def test_reading_that_wants_to_write() -> None:
     async def main() -> None:
         told = Told()
-        how = functools.partial(stubborn, recv=[ssl.SSLWantWriteError])
+        how = functools.partial(stubborn, read=[ssl.SSLWantWriteError])
         async with world(how, told) as (_, far):
             await far.send(b"x")
             await until(lambda: told.data == b"x")
