@@ -23,7 +23,6 @@ from trunkline.drivers.memberships import Memberships
 from trunkline.drivers.offers import Offer
 from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import SecureConnection
-from trunkline.drivers.servers_tls import RealmMember
 from trunkline.drivers.sockets import Connection
 from trunkline.errors import ConfigError
 from trunkline.names import Address, Secret, check_name, check_pair
