@@ -5,16 +5,21 @@ import threading
 from types import TracebackType
 from typing import Self
 
+from trunkline.drivers.membership import Membership
 from trunkline.drivers.server_aio import SwitchboardServer
 from trunkline.names import Address
 from trunkline.switchboard.config import ServerConfig
 
 
 class LiveServer:
-    """A server on a free port of 127.0.0.1. It can be stopped, and started again at the same address."""
+    """A server on a free port of 127.0.0.1. It can be stopped, and started again at the same address.
 
-    def __init__(self, **settings: object) -> None:
+    With ``member`` (`tests.realmkit`) it is secured; ``policy`` then has to be of its realm.
+    """
+
+    def __init__(self, *, member: Membership | None = None, **settings: object) -> None:
         self._settings = settings
+        self._member = member
         self._port = 0
         self._thread: threading.Thread | None = None
 
@@ -42,7 +47,7 @@ class LiveServer:
         self._loop = asyncio.get_running_loop()
         self._end = asyncio.Event()
         config = ServerConfig(id="", address=Address("127.0.0.1", self._port), **self._settings)  # type: ignore[arg-type]
-        async with SwitchboardServer(config) as server:
+        async with SwitchboardServer(config, member=self._member) as server:
             self._port = server.address.port
             started.set()
             await self._end.wait()

@@ -3,21 +3,41 @@
     realm = Realm("lab.example")
     ann, ben = realm.membership("ann"), realm.membership("ben")
 
-No server is needed. Dates are about the present (`Realm.wall`), since libssl reads the system's clock.
+No server is needed for that. With one, in a thread of the test's process:
+
+    with LiveAuthority(realm, tmp_path) as live:
+        realm.approve(live, "ann")
+        home = realm.home(tmp_path / "ann", "ann", live.address)
+        with Membership.open(home) as ann: ...
+
+Dates are about the present (`Realm.wall`), since libssl reads the system's clock.
 """
 
+import asyncio
 import itertools
+import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
 
+from trunkline.authority import requests
+from trunkline.authority.certificates import fingerprint_text
+from trunkline.authority.events import DirectoryConfig
 from trunkline.authority.freshness import TrustSettings
 from trunkline.authority.heads import revoked_digest, sign_head
 from trunkline.authority.issuing import DAY, LEAF_LIFETIME, Issuer, build_intermediate, build_request, build_root
 from trunkline.authority.messages import Head, HeadIs, SignedHead
 from trunkline.authority.trust import Trust
+from trunkline.drivers.authority_aio import AuthorityServer
+from trunkline.drivers.authority_home import Authority, Settings
+from trunkline.drivers.directory_client import DirectoryClient
+from trunkline.drivers.disk import open_store
 from trunkline.drivers.keys import UserKey, generate_p256
 from trunkline.drivers.membership import Membership
+from trunkline.drivers.realm_home import RealmHome, RealmSettings
 from trunkline.drivers.tls import Credential
+from trunkline.names import Address
 
 _numbers = itertools.count(1)
 
@@ -120,3 +140,101 @@ class Realm:
         if user is None:
             return Membership(self.trust(settings))
         return Membership(self.trust(settings), user, self.key(user), credential=credential or self.credential(user))
+
+    def home(self, path: Path, user: str = "", *authorities: str, key: bool = True, **settings: object) -> RealmHome:
+        """Write the home of a member, with the user's key; who is `Membership.open` is up to the test."""
+        home = RealmHome(path, {})
+        told = RealmSettings(self.name, fingerprint_text(self.issuer.fingerprint), authorities, user, **settings)
+        home.join(self.root, told)
+        if user and key:
+            home.save_key(user, self.key(user))
+        return home
+
+    def directory(self, *addresses: str, trust: Trust | None = None) -> DirectoryClient:
+        """Return a client of the directory that has seen nothing yet."""
+        where = [Address.parse(address) for address in addresses]
+        return DirectoryClient(trust or Trust(self.name, self.root), where, time.time)
+
+    @property
+    def administrator(self) -> requests.Sign:
+        """What signs with the root's key."""
+        return requests.root_signer(self.root_key)
+
+    def approve(self, live: "LiveAuthority", *users: str) -> None:
+        """Insert and approve users, each with its `key`."""
+        directory = self.directory(live.address)
+        for user in users:
+            directory.insert_key(user, self.key(user))
+            directory.approve_key(directory.existing(user), self.administrator)
+
+
+class LiveAuthority:
+    """An authority on a free port of 127.0.0.1, on a loop in a thread; its store is a file, so that it can start anew.
+
+    Args:
+        folder: where the store is made.
+        port: 0 lets the system choose at the first start.
+        settings: of `DirectoryConfig`.
+    """
+
+    def __init__(self, realm: Realm, folder: Path, **settings: object) -> None:
+        self.realm = realm
+        self.issuer = realm.issuer
+        self.authorities = (realm.issuer.authority.certificate,)
+        self._file = folder / "directory.sqlite"
+        self._settings = settings
+        self._port = 0
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> Self:
+        """Return once it listens."""
+        started = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(started,), name="live-authority")
+        self._thread.start()
+        started.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    def stop(self) -> None:
+        """Return once it is gone."""
+        if self._thread is not None:
+            self._loop.call_soon_threadsafe(self._end.set)
+            self._thread.join()
+            self._thread = None
+
+    @property
+    def address(self) -> str:
+        """Where clients find it."""
+        return f"127.0.0.1:{self._port}"
+
+    def _run(self, started: threading.Event) -> None:
+        try:
+            asyncio.run(self._main(started))
+        except BaseException as error:
+            self._failure = error
+            started.set()
+
+    async def _main(self, started: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._end = asyncio.Event()
+        authority = Authority("main", self.issuer, self.authorities, Settings())
+        config = DirectoryConfig(self.realm.root, self.authorities, 0.0, **self._settings)
+        where, fingerprint = self._file, self.issuer.fingerprint
+        server = AuthorityServer(
+            authority,
+            lambda: open_store(where, fingerprint, create=True),
+            listen=[Address("127.0.0.1", self._port)],
+            config=config,
+        )
+        async with server:
+            self._port = server.address.port
+            started.set()
+            await self._end.wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

@@ -4,6 +4,7 @@ A `Lone` member needs no authority, no home and no disk. It checks what libssl c
 a real membership checks beyond that is tested with `trunkline.drivers.membership`.
 """
 
+import asyncio
 import os
 import ssl
 import tempfile
@@ -73,6 +74,9 @@ class Lone:
                 path.write_text(encoded.decode() + pem(*chain))
                 context.load_cert_chain(path)
         return context
+
+    async def ready_async(self) -> None:
+        await asyncio.sleep(0)
 
     def tls_client(self) -> ssl.SSLContext:
         return self._client

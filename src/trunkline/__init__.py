@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from trunkline.connect import (
         Post,
+        SecurePost,
         Switchboard,
         broadcast,
         explain,
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
         meet_datagram,
         names,
         post,
+        secure_meet,
+        secure_post,
         status,
     )
+    from trunkline.drivers.secure_sockets import SecureConnection
     from trunkline.drivers.sockets import Connection
     from trunkline.errors import (
         BadProof,
@@ -93,6 +97,8 @@ __all__ = [
     "RemoteError",
     "Revoked",
     "Secret",
+    "SecureConnection",
+    "SecurePost",
     "ServiceUnreachable",
     "StaleHead",
     "Switchboard",
@@ -106,12 +112,15 @@ __all__ = [
     "meet_datagram",
     "names",
     "post",
+    "secure_meet",
+    "secure_post",
     "status",
 ]
 
 _WHERE: Final = {
     "trunkline.connect": (
         "Post",
+        "SecurePost",
         "Switchboard",
         "broadcast",
         "explain",
@@ -119,8 +128,11 @@ _WHERE: Final = {
         "meet_datagram",
         "names",
         "post",
+        "secure_meet",
+        "secure_post",
         "status",
     ),
+    "trunkline.drivers.secure_sockets": ("SecureConnection",),
     "trunkline.drivers.sockets": ("Connection",),
     "trunkline.errors": (
         "BadProof",

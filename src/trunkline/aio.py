@@ -6,12 +6,18 @@
 with a default one for each loop, which reads its settings from the environment and TRUNKLINE_HOME when it is first
 used, stays connected between meetings, and closes with `close` or when `asyncio.run` ends.
 
+    reader, writer, peer = await aio.secure_meet("alice", "bob", user="ann", peer_user="ben")
+
+Secure meetings need a home that belongs to a realm (`trunkline up`, `trunkline join`); certificates are renewed in the
+background, by a thread that lives while there is something to ask.
+
 Every call can be cancelled, and leaves nothing behind on any server then.
 """
 
 import asyncio
 import functools
 import os
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
@@ -20,15 +26,23 @@ from typing import Final, Self
 
 import msgspec
 
+from trunkline.drivers import secure_aio
 from trunkline.drivers.addresses import place
 from trunkline.drivers.client_aio import AsyncClient
 from trunkline.drivers.home import Home, given_servers
 from trunkline.drivers.meetings_aio import Meeting, Post, Streams, make_streams
+from trunkline.drivers.members import Members
+from trunkline.drivers.membership import Membership
+from trunkline.drivers.sealing import decrypt_async, encrypt_async
+from trunkline.drivers.secure_aio import SecurePost, secure_streams
+from trunkline.drivers.secure_sockets import SecureConnection
 from trunkline.drivers.sockets import Connection
+from trunkline.drivers.upkeep_aio import Upkeep
 from trunkline.names import Address, Secret, check_name, check_pair
 from trunkline.switchboard.config import ClientConfig
 from trunkline.switchboard.events import Announced
-from trunkline.wire.limits import MAX_BACKLOG, MAX_NOTICE, MAX_SECRET
+from trunkline.users import check_pattern, check_user
+from trunkline.wire.limits import MAX_ALLOW, MAX_BACKLOG, MAX_NOTICE, MAX_SECRET
 from trunkline.wire.messages import (
     AskStatus,
     Explain,
@@ -74,6 +88,8 @@ class Switchboard:
         self._advertise = None if advertise is None else tuple(advertise)
         self._timings = timings or ClientConfig()
         self._clients: dict[asyncio.AbstractEventLoop, AsyncClient] = {}
+        self._members = Members(home)
+        self._upkeeps: weakref.WeakKeyDictionary[AsyncClient, Upkeep] = weakref.WeakKeyDictionary()
 
     async def meet(self, me: str, you: str, *, timeout: float | None = None) -> Streams:  # noqa: ASYNC109
         """Return streams to the process that calls ``meet(you, me)`` or posts ``you``, and who it is.
@@ -134,16 +150,122 @@ class Switchboard:
             InvalidName: the name can't be used.
             ValueError: ``backlog`` or ``secret`` is out of its limits.
         """
-        check_name(name)
-        if not 1 <= backlog <= MAX_BACKLOG:
-            raise ValueError(f"a backlog of {backlog} is out of the limits: 1 to {MAX_BACKLOG}")
-        if isinstance(secret, bytes):
-            secret = Secret(secret)
-        if secret is not None and not 1 <= len(secret.reveal()) <= MAX_SECRET:
-            raise ValueError(f"a secret has 1 to {MAX_SECRET} bytes")
-        if unique and secret is None:
-            secret = Secret(os.urandom(32))
+        secret = _checked(name, unique, secret, backlog)
         return Post(self.client, name, unique=unique, secret=secret, backlog=backlog, datagram=datagram)
+
+    async def secure_meet(
+        self,
+        me: str,
+        you: str,
+        *,
+        peer_user: str,
+        user: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> Streams:
+        """Return streams to the process of ``peer_user`` that meets us, which has proved to be that, over TLS 1.3.
+
+        It meets us with ``secure_meet(you, me, ...)`` and the two users the other way round, or posts ``you`` with
+        `secure_post`. Whoever answers under that name and can't prove who it is does not end the call: it goes on
+        with others. Reading ends with an empty read as on any TLS stream; ``writer.write_eof`` can't be used.
+
+        Args:
+            me: what this process calls itself.
+            you: what the other calls itself.
+            peer_user: whose process it has to be.
+            user: who we are; by default whom the home's ``realm.toml`` names.
+            timeout: seconds to wait for it; None waits as long as it takes.
+
+        Raises:
+            InvalidName, InvalidUser: a name can't be used, or both are the same.
+            MeetTimeout: it didn't come in time; the error says what is known about that, impostors included.
+            NotAllowed: our key is not approved, or a server's policy refuses us.
+            NoAuthority: there is no certificate of ours, and no authority could be reached.
+            TrustError: the realm can't be believed as things are: `ForkedHistory`, `StaleHead`.
+            ConfigError: the home belongs to no realm, or has no key of this user.
+            NoSwitchboard: no server could be reached.
+        """
+        return secure_streams(await self.secure_meet_socket(me, you, peer_user=peer_user, user=user, timeout=timeout))
+
+    async def secure_meet_socket(
+        self,
+        me: str,
+        you: str,
+        *,
+        peer_user: str,
+        user: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> SecureConnection:
+        """Do what `secure_meet` does, and return the `ssl.SSLSocket` itself, which doesn't block."""
+        check_pair(me, you)
+        check_user(peer_user)
+        return await secure_aio.secure_meet(self.client(), self._member(user), me, you, peer_user, timeout)
+
+    def secure_post(
+        self,
+        name: str,
+        *,
+        allow: Iterable[str] | str,
+        user: str | None = None,
+        unique: bool = False,
+        secret: Secret | bytes | None = None,
+        backlog: int = 128,
+    ) -> SecurePost:
+        """Offer connections under ``name`` to users who prove who they are; see `SecurePost`.
+
+        Any number of clients prove themselves at a time, within `backlog`; each has 10 s for it.
+
+        Args:
+            name: what to be called.
+            allow: who may come: at most 16 users, or patterns in which ``*`` stands for one segment.
+            user: who we are; by default whom the home's ``realm.toml`` names.
+            unique: as `post`.
+            secret: as `post`.
+            backlog: most clients that prove themselves, or wait for `SecurePost.accept`, at once: 1 to 4096.
+
+        Raises:
+            InvalidName, InvalidUser: a name can't be used.
+            ConfigError: the home belongs to no realm, or has no key of this user.
+            ValueError: ``allow``, ``backlog`` or ``secret`` is out of its limits.
+        """
+        secret = _checked(name, unique, secret, backlog)
+        patterns = (allow,) if isinstance(allow, str) else tuple(allow)
+        if not 1 <= len(patterns) <= MAX_ALLOW:
+            raise ValueError(f"a post allows 1 to {MAX_ALLOW} users or patterns, not {len(patterns)}")
+        for pattern in patterns:
+            check_pattern(pattern)
+        member = self._members.get(None if user is None else check_user(user))
+
+        def client() -> AsyncClient:
+            self._member(user)
+            return self.client()
+
+        return SecurePost(client, name, member, patterns, unique=unique, secret=secret, backlog=backlog)
+
+    async def encrypt(self, data: bytes | bytearray | memoryview, *, to: str, user: str | None = None) -> bytes:
+        """Return ``data`` sealed and signed by us for the user ``to``, who alone can open it.
+
+        Args:
+            data: at most 64 MiB.
+            to: a user of the same realm, approved.
+            user: who we are; by default whom the home's ``realm.toml`` names.
+
+        Raises:
+            ValueError: ``data`` exceeds the limit.
+            NotAllowed: ``to`` is not in the directory, or not approved.
+            ConfigError: the home belongs to no realm, or has no key of this user.
+            NoAuthority: the directory can't be reached.
+            TrustError: what it says can't be believed.
+        """
+        return await encrypt_async(self._member(user), data, to=to)
+
+    async def decrypt(self, blob: bytes | bytearray | memoryview, *, user: str | None = None) -> tuple[bytes, str]:
+        """Return what was sealed for us, and the user who sealed it: proven, and approved now.
+
+        Raises:
+            DecryptError: it was altered, is for another, or its sender is not in order; the text names the step.
+            ConfigError, NoAuthority, TrustError: as `encrypt`.
+        """
+        return await decrypt_async(self._member(user), blob)
 
     async def names(self, prefix: str = "", *, timeout: float | None = ANSWER_TIMEOUT) -> list[PostedName]:  # noqa: ASYNC109
         """Return what is posted under names that begin with ``prefix``, in order.
@@ -243,6 +365,22 @@ class Switchboard:
     ) -> None:
         await self.close()
 
+    def _member(self, user: str | None) -> Membership:
+        """Return our user's membership, and keep it fresh for as long as this loop's client is open."""
+        member = self._members.get(None if user is None else check_user(user))
+        client = self.client()
+        upkeep = self._upkeeps.get(client)
+        if upkeep is None:
+            upkeep = self._upkeeps[client] = Upkeep(client.loop)
+            client.at_close.append(upkeep.close)
+            client.at_close.append(self._closed)
+        upkeep.add(member)
+        return member
+
+    def _closed(self) -> None:
+        if all(client.closed for client in self._clients.values()):
+            self._members.close()
+
     def client(self) -> AsyncClient:
         """Return the running loop's client."""
         loop = asyncio.get_running_loop()
@@ -279,6 +417,18 @@ class Switchboard:
             raise
 
 
+def _checked(name: str, unique: bool, secret: Secret | bytes | None, backlog: int) -> Secret | None:
+    """Check what posts have in common; return the secret, drawn if it takes one."""
+    check_name(name)
+    if not 1 <= backlog <= MAX_BACKLOG:
+        raise ValueError(f"a backlog of {backlog} is out of the limits: 1 to {MAX_BACKLOG}")
+    if isinstance(secret, bytes):
+        secret = Secret(secret)
+    if secret is not None and not 1 <= len(secret.reveal()) <= MAX_SECRET:
+        raise ValueError(f"a secret has 1 to {MAX_SECRET} bytes")
+    return Secret(os.urandom(32)) if unique and secret is None else secret
+
+
 default: Final = Switchboard()
 """The one that the functions of this module use."""
 
@@ -286,6 +436,11 @@ meet = default.meet
 meet_socket = default.meet_socket
 meet_datagram = default.meet_datagram
 post = default.post
+secure_meet = default.secure_meet
+secure_meet_socket = default.secure_meet_socket
+secure_post = default.secure_post
+encrypt = default.encrypt
+decrypt = default.decrypt
 names = default.names
 status = default.status
 explain = default.explain

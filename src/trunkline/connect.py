@@ -9,16 +9,20 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
 from trunkline.drivers.addresses import place
 from trunkline.drivers.client_blocking import BlockingClient, Offer
+from trunkline.drivers.clock import now as clock
 from trunkline.drivers.home import Home, given_servers
+from trunkline.drivers.memberships import Memberships
+from trunkline.drivers.secure_sockets import SecureConnection
 from trunkline.drivers.sockets import Connection
 from trunkline.names import Address, Secret, check_name, check_pair
 from trunkline.switchboard.config import ClientConfig
+from trunkline.users import check_pattern, check_user
 from trunkline.wire.limits import MAX_BACKLOG, MAX_NOTICE, MAX_SECRET
 from trunkline.wire.messages import (
     AskStatus,
@@ -30,15 +34,15 @@ from trunkline.wire.messages import (
     ServerStatus,
 )
 
+if TYPE_CHECKING:
+    from trunkline.drivers.membership import Membership
+
 ANSWER_TIMEOUT: Final = 10.0
 """Seconds that a question to a server may take by default."""
 
 
-class Post:
-    """A standing offer under a name: whoever meets the name gets a connection to us.
-
-    Close it, or use it in a ``with`` block; iterating accepts for ever. Any number of threads may accept.
-    """
+class _Offered:
+    """What both kinds of posts have in common."""
 
     def __init__(self, client: BlockingClient, offer: Offer) -> None:
         self._client = client
@@ -51,13 +55,45 @@ class Post:
 
     @property
     def secret(self) -> Secret | None:
-        """For a unique name, what takes it over later: give it to `post` as ``secret``."""
+        """For a unique name, what takes it over later: give it to the next post as ``secret``."""
         return self._offer.secret
 
     @property
     def generation(self) -> int:
         """For a unique name, how often it has changed hands; 0 for others."""
         return self._offer.generation
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while a client waits, for select, poll or an event loop.
+
+        Only wait on it; don't read from it. The next `accept` then returns at once, or raises why the post is over.
+
+        Raises:
+            ClosedError: the post was closed.
+        """
+        return self._client.bell(self._offer)
+
+    def close(self) -> None:
+        """Take the offer back. Clients that were not accepted read EOF. Closing twice does nothing."""
+        self._client.close_post(self._offer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+
+class Post(_Offered):
+    """A standing offer under a name: whoever meets the name gets a connection to us.
+
+    Close it, or use it in a ``with`` block; iterating accepts for ever. Any number of threads may accept.
+    """
 
     def accept(self, timeout: float | None = None) -> Connection:
         """Return a connection to the next client, in the order in which they came.
@@ -74,34 +110,39 @@ class Post:
         assert isinstance(conn, Connection), "a plain post is given nothing else"
         return conn
 
-    def fileno(self) -> int:
-        """Return a descriptor that is readable while a client waits, for select, poll or an event loop.
-
-        Only wait on it; don't read from it. The next `accept` then returns at once, or raises why the post is over.
-
-        Raises:
-            ClosedError: the post was closed.
-        """
-        return self._client.bell(self._offer)
-
-    def close(self) -> None:
-        """Take the offer back. Clients that were not accepted read EOF. Closing twice does nothing."""
-        self._client.close_post(self._offer)
-
     def __iter__(self) -> Iterator[Connection]:
         while True:
             yield self.accept()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+class SecurePost(_Offered):
+    """A standing offer under a name to certain users: each client has proved who it is before it is accepted.
 
-    def __repr__(self) -> str:
-        return f"<Post {self.name!r}>"
+    Close it, or use it in a ``with`` block; iterating accepts for ever. Any number of threads may accept. Clients prove
+    themselves all at once and while nobody accepts, too, so one that is slow, or hostile, holds up nobody.
+    """
+
+    def accept(self, timeout: float | None = None) -> SecureConnection:
+        """Return a connection to the next client that has proved who it is.
+
+        Args:
+            timeout: seconds to wait; None waits for ever, 0 doesn't wait.
+
+        Raises:
+            MeetTimeout: nobody came in time; it says who came and could prove nothing.
+            ForkedHistory: the authority shows different people different histories: nobody can be believed.
+            StaleHead: no authority could be reached for too long, so nobody knows what was revoked. As with
+                ForkedHistory the post stands on, and the client has to come again.
+            Displaced: somebody took the unique name over.
+            ClosedError: the post was closed.
+        """
+        conn = self._client.accept(self._offer, timeout)
+        assert isinstance(conn, SecureConnection), "a secure post is given nothing else"
+        return conn
+
+    def __iter__(self) -> Iterator[SecureConnection]:
+        while True:
+            yield self.accept()
 
 
 class Switchboard:
@@ -118,6 +159,8 @@ class Switchboard:
         advertise: addresses at which peers on other hosts can dial this process, instead of what the kernel says.
         timings: settings of `trunkline.switchboard.config.ClientConfig` to change; ``servers`` and ``place`` in it
             are overruled.
+        memberships: users of a realm that this process is, the default one first; by default those whose keys are in
+            ``home``.
     """
 
     def __init__(
@@ -127,19 +170,21 @@ class Switchboard:
         home: str | Path | None = None,
         advertise: Iterable[str] | None = None,
         timings: ClientConfig | None = None,
+        memberships: Iterable["Membership"] = (),
     ) -> None:
         self._servers = given_servers(servers)
         self._home_path = home
         self._home: Home | None = None
         self._advertise = None if advertise is None else tuple(advertise)
         self._timings = timings or ClientConfig()
+        self._memberships = Memberships(home, memberships)
         self._client = BlockingClient(self._configure, self._remember)
 
-    def _configure(self) -> tuple[ClientConfig, tuple[str, ...] | None]:
+    def _configure(self) -> tuple[ClientConfig, tuple[str, ...] | None, RealmMember | None]:
         home = self._home = Home(self._home_path)
         servers = home.switchboards() if self._servers is None else self._servers
         advertise = home.settings().advertise if self._advertise is None else self._advertise
-        return msgspec.structs.replace(self._timings, servers=servers, place=place()), advertise
+        return msgspec.structs.replace(self._timings, servers=servers, place=place()), advertise, None
 
     def _remember(self, servers: tuple[Address, ...]) -> None:
         if self._home is not None:
@@ -193,16 +238,82 @@ class Switchboard:
             NoSwitchboard: no server could be reached.
             ValueError: ``backlog`` or ``secret`` is out of its limits.
         """
-        if not 1 <= backlog <= MAX_BACKLOG:
-            raise ValueError(f"a backlog of {backlog} is out of the limits: 1 to {MAX_BACKLOG}")
-        if isinstance(secret, bytes):
-            secret = Secret(secret)
-        if secret is not None and not 1 <= len(secret.reveal()) <= MAX_SECRET:
-            raise ValueError(f"a secret has 1 to {MAX_SECRET} bytes")
-        if unique and secret is None:
-            secret = Secret(os.urandom(32))
+        secret = _checked_offer(backlog, secret, unique=unique)
         offer = self._client.post(name, unique=unique, secret=secret, backlog=backlog, datagram=datagram)
         return Post(self._client, offer)
+
+    def secure_meet(
+        self, me: str, you: str, *, user: str | None = None, peer_user: str, timeout: float | None = None
+    ) -> SecureConnection:
+        """Return a TLS socket that is connected to the process of ``peer_user`` that meets us, or that posts ``you``.
+
+        It returns once the peer has proved to be that user, by a certificate of our realm that is not revoked, and has
+        confirmed this very meeting. Whoever proves nothing, or is somebody else, is avoided from then on, and the call
+        goes on. The switchboard is not trusted for any of it. An `ssl.SSLSocket`, which blocks, with TLS 1.3.
+
+        Args:
+            me: what this process calls itself.
+            you: what the other calls itself.
+            user: who we are; None is the default user of TRUNKLINE_HOME.
+            peer_user: who the other has to be.
+            timeout: seconds to wait for it; None waits as long as it takes.
+
+        Raises:
+            InvalidName, InvalidUser: a name can't be used.
+            MeetTimeout: it didn't come in time; the error says what is known, impostors included.
+            NoSwitchboard: no server could be reached.
+            ConfigError: there is no realm here, or no key of ``user``.
+            NotAllowed: our own key is not approved, or a server's policy forbids it.
+            NoAuthority: we have no certificate that is valid still, and no authority could be reached.
+            ForkedHistory: the authority shows different people different histories.
+            StaleHead: no authority could be reached for too long, so nobody knows what was revoked.
+            TooMany: a server's cap is reached.
+        """
+        check_pair(me, you)
+        check_user(peer_user)
+        start = clock()
+        member = self._memberships.get(user)
+        member.ready(timeout)
+        left = None if timeout is None else max(0.0, timeout - (clock() - start))
+        return self._client.secure_meet(me, you, member, peer_user, left)
+
+    def secure_post(
+        self,
+        name: str,
+        *,
+        user: str | None = None,
+        allow: Iterable[str],
+        unique: bool = False,
+        secret: Secret | bytes | None = None,
+        backlog: int = 128,
+    ) -> SecurePost:
+        """Offer connections under ``name`` to whoever of ``allow`` meets it; return when a server has taken the offer.
+
+        Args:
+            name: what to be called.
+            user: who we are; None is the default user of TRUNKLINE_HOME.
+            allow: who may come: 1 to 16 users; a segment may be ``*``, as in ``ops/*``.
+            unique: be the only one. If somebody already is, this fails, unless ``secret`` proves that it was us.
+            secret: what an earlier unique post of this name returned as `SecurePost.secret`.
+            backlog: most clients that prove themselves or wait for `SecurePost.accept` at once, 1 to 4096.
+
+        Raises:
+            InvalidName, InvalidUser: a name can't be used.
+            NameTaken: it is held by another, or was asked for as unique while others post it.
+            NoSwitchboard: no server could be reached.
+            ConfigError: there is no realm here, or no key of ``user``; or ``allow`` is empty or too long.
+            NotAllowed: our own key is not approved, or a server's policy forbids it.
+            NoAuthority: we have no certificate that is valid still, and no authority could be reached.
+            ValueError: ``backlog`` or ``secret`` is out of its limits.
+        """
+        if isinstance(allow, str):
+            allow = (allow,)  # else each of its letters would be a user
+        patterns = tuple(check_pattern(each) for each in allow)
+        secret = _checked_offer(backlog, secret, unique=unique)
+        member = self._memberships.get(user)
+        member.ready()
+        offer = self._client.post(name, unique=unique, secret=secret, backlog=backlog, member=member, allow=patterns)
+        return SecurePost(self._client, offer)
 
     def names(self, prefix: str = "", *, timeout: float | None = ANSWER_TIMEOUT) -> list[PostedName]:
         """Return what is posted under names that begin with ``prefix``, in order.
@@ -258,6 +369,7 @@ class Switchboard:
     def close(self) -> None:
         """Withdraw what is wanted, end what is posted, close what is open. A later call starts afresh."""
         self._client.close()
+        self._memberships.close()
 
     def __enter__(self) -> Self:
         return self
@@ -268,12 +380,27 @@ class Switchboard:
         self.close()
 
 
+def _checked_offer(backlog: int, secret: Secret | bytes | None, *, unique: bool) -> Secret | None:
+    """Return the secret of an offer whose limits are kept."""
+    if not 1 <= backlog <= MAX_BACKLOG:
+        raise ValueError(f"a backlog of {backlog} is out of the limits: 1 to {MAX_BACKLOG}")
+    if isinstance(secret, bytes):
+        secret = Secret(secret)
+    if secret is not None and not 1 <= len(secret.reveal()) <= MAX_SECRET:
+        raise ValueError(f"a secret has 1 to {MAX_SECRET} bytes")
+    if unique and secret is None:
+        return Secret(os.urandom(32))
+    return secret
+
+
 default: Final = Switchboard()
 """The one that the functions of this module use."""
 
 meet = default.meet
 meet_datagram = default.meet_datagram
 post = default.post
+secure_meet = default.secure_meet
+secure_post = default.secure_post
 names = default.names
 status = default.status
 explain = default.explain

@@ -2,12 +2,14 @@
 
 import asyncio
 import gc
+import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from tests.leaks import no_leaks
 from trunkline.drivers.selector import new_event_loop
 from trunkline.drivers.server_aio import SwitchboardServer
+from trunkline.drivers.servers_tls import RealmMember
 from trunkline.names import Address
 from trunkline.switchboard.config import ServerConfig
 from trunkline.wire.codec import PREAMBLE, Inbound, encode
@@ -41,10 +43,10 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0)
 
 
-def server(**settings: Any) -> SwitchboardServer:
-    """Return a server that will listen on a free port of loopback."""
+def server(*, member: RealmMember | None = None, **settings: Any) -> SwitchboardServer:
+    """Return a server that will listen on a free port of loopback; with ``member`` a secured one."""
     settings = {"id": "", "address": Address("127.0.0.1", 0), **settings}
-    return SwitchboardServer(ServerConfig(**settings))
+    return SwitchboardServer(ServerConfig(**settings), member=member)
 
 
 class Raw:
@@ -57,13 +59,14 @@ class Raw:
         self._messages: list[AnyMessage] = []
 
     @classmethod
-    async def dial(cls, address: Address) -> "Raw":
-        return cls(*await asyncio.open_connection(address.host, address.port))
+    async def dial(cls, address: Address, tls: ssl.SSLContext | None = None) -> "Raw":
+        named = {} if tls is None else {"ssl": tls, "server_hostname": ""}
+        return cls(*await asyncio.open_connection(address.host, address.port, **named))
 
     @classmethod
-    async def hello(cls, address: Address) -> "Raw":
+    async def hello(cls, address: Address, tls: ssl.SSLContext | None = None) -> "Raw":
         """Dial, and go through the greeting."""
-        raw = await cls.dial(address)
+        raw = await cls.dial(address, tls)
         raw.send_bytes(PREAMBLE)
         raw.send(Hello("test"))
         assert isinstance(await raw.receive(), Welcome)

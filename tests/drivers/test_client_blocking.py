@@ -47,7 +47,7 @@ def new_client() -> Iterator[Callable[..., BlockingClient]]:
     def new(server: LiveServer | str, **settings: object) -> BlockingClient:
         address = Address.parse(server if isinstance(server, str) else server.address)
         config = ClientConfig(servers=(address,), place=place(), **settings)
-        client = BlockingClient(lambda: (config, ()), lambda servers: None)
+        client = BlockingClient(lambda: (config, (), None), lambda servers: None)
         made.append(client)
         return client
 

@@ -133,9 +133,9 @@ def test_a_silent_address_is_given_up(world):
         world.uplinks.dial(Dial(1, address))
         due = world.uplinks.next_deadline()
         assert world.uplinks.dialling
-        world.uplinks.give_up(due - 1)
+        world.uplinks.handle_timer(due - 1)
         assert not world.events
-        world.uplinks.give_up(due)
+        world.uplinks.handle_timer(due)
         assert world.turn() == Lost(1, "no answer within 3 s")
         assert not world.uplinks.dialling
 

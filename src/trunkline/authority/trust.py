@@ -36,6 +36,9 @@ MAX_PENDING: Final = 8
 MAX_KNOWN: Final = 64
 """Most heads of the past that are remembered, to compare with those of peers who are behind."""
 
+MAX_VERIFIED: Final = 1024
+"""Most statements that are known to be in order: each says how a record came about, and is not checked twice."""
+
 MAX_LEAVES: Final = 256
 """Most certificates whose parse and signature are remembered; what depends on the time is checked each time."""
 
@@ -88,6 +91,7 @@ class Trust:
         """Heads of peers, signed by keys that may be those of authorities which are newer than our head."""
         self._evidence = tuple(evidence)
         self._leaves: OrderedDict[bytes, Identity] = OrderedDict()
+        self._verified: OrderedDict[bytes, bytes] = OrderedDict()
         self._signed: OrderedDict[tuple[bytes, SignedHead], None] = OrderedDict()
         """Heads that were found to be signed, with the id of the key."""
         if state is not None:
@@ -139,6 +143,10 @@ class Trust:
     def evidence(self) -> tuple[SignedHead, ...]:
         """Two heads that can't both be true, if such were seen: then nothing is believed any more (8.5)."""
         return self._evidence
+
+    def knows(self, signed: SignedHead) -> bool:
+        """Say whether the authority that a head names is known. If not, `update_head` brings its certificate."""
+        return read_head(signed).authority in self._authorities
 
     def authorities(self) -> tuple[bytes, ...]:
         """Return the certificates of the intermediates that are known and not retired, DER."""
@@ -218,7 +226,7 @@ class Trust:
         self._revoked = frozenset(answer.revoked)
         strange, self._strange = self._strange, OrderedDict()
         for signed in strange.values():
-            if read_head(signed).authority in self._authorities:
+            if self.knows(signed):
                 with contextlib.suppress(BadSignature, Revoked):  # whoever showed it made it up
                     self.compare(signed, wall)
 
@@ -234,7 +242,9 @@ class Trust:
         seen = self._open(answer.head, wall)
         self._check_follows(seen, answer.consistency, first_hand=first_hand)
         check_age(seen.head.time, wall, self.settings, self.realm)
-        record = check_record(answer, user, seen.head, self.root)
+        record = check_record(answer, user, seen.head, self.root, self._verified)
+        if len(self._verified) > MAX_VERIFIED:
+            self._verified.popitem(last=False)
         self._accept(seen)
         return record
 
@@ -254,7 +264,7 @@ class Trust:
         self._check_forked()
         if self._newest is None:
             raise StaleHead(_NO_HEAD)
-        if read_head(signed).authority not in self._authorities:
+        if not self.knows(signed):
             # Whoever has fetched a head more recently than we may know of an authority's new key. Nothing is believed
             # for it; and after the next answer from the authority it is looked at again.
             self._strange[signed.body] = signed

@@ -118,6 +118,12 @@ def serve(
         typer.Option(metavar="H:P", help="Where to listen; may be repeated; port 0 for any free one. [127.0.0.1:7118]"),
     ] = None,
     store: StoreOption = None,
+    replica_of: Annotated[
+        str | None, typer.Option(metavar="H:P", help="Follow that authority, and answer everything but writes.")
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(metavar="U", help="Of a replica: whose certificate it shows; the key is in the home.")
+    ] = None,
     max_clients: Annotated[int, typer.Option(metavar="N", min=1, help="Most connections at once.")] = 1024,
     metrics: Annotated[str | None, typer.Option(metavar="H:P", help="Serve /metrics for Prometheus there.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Say as JSON where it listens.")] = False,
@@ -130,12 +136,20 @@ def serve(
     \b
     Examples:
       trunkline authority serve --listen 10.0.0.1:7118
+      trunkline authority serve --listen 10.0.0.2:7118 --replica-of 10.0.0.1:7118 --user ops/replica2
     """
     from trunkline.drivers.authority_aio import AuthorityServer
     from trunkline.drivers.disk import open_store
+    from trunkline.errors import ConfigError
 
     common: Common = ctx.obj
     home = _home(common)
+    if (replica_of is None) != (user is None):
+        raise ConfigError("--replica-of and --user go together: a replica shows the certificate of who runs it")
+    if replica_of is not None and user is not None:
+        make_replica = _replica(home, replica_of, user, listen, store, max_clients)
+        _serve(common, make_replica, metrics=metrics, as_json=as_json)
+        return
     loaded = home.load()
     at = _listen(listen or loaded.settings.listen)
     where = store or loaded.settings.store or home.store
@@ -273,6 +287,33 @@ def verify(
     common.tell("the roots of log and map are those of the signed head")
     if report.records:
         common.tell(f"{report.records} records are what the log comes to")
+
+
+def _replica(
+    home: "AuthorityHome", of: str, user: str, listen: list[str] | None, store: str | None, max_clients: int
+) -> "Callable[[], Server]":
+    from trunkline.authority.certificates import parse_root
+    from trunkline.drivers.authority_home import DEFAULT_PORT
+    from trunkline.drivers.disk import open_store
+    from trunkline.drivers.realm_home import RealmHome
+    from trunkline.drivers.replica_aio import ReplicaServer
+    from trunkline.names import Address
+
+    member, root = RealmHome(home.path), home.root()
+    fingerprint = parse_root(root).key_id
+    where = store or home.folder / "replica.sqlite"
+    return lambda: ReplicaServer(
+        root,
+        lambda: open_store(where, fingerprint, create=True),
+        Address.parse(of, DEFAULT_PORT),
+        user,
+        member.load_key(user),
+        evidence=home.folder,
+        credential=member.load_credential(user),
+        keep=lambda credential: member.keep_credential(user, credential),
+        listen=_listen(listen or home.settings().listen),
+        max_clients=max_clients,
+    )
 
 
 def _serve(common: Common, make: "Callable[[], Server]", *, metrics: str | None, as_json: bool) -> None:

@@ -3,14 +3,19 @@
 Straight over a non-blocking socket and `loop.add_reader` rather than an asyncio transport: twenty thousand
 idle connections must cost little, so there is one receive buffer for all of them, no task and no future for
 any. What a turn of the loop produces for one connection goes out in one write, at the end of that turn.
+
+With TLS it is an `ssl.SSLSocket`, whose handshake is over (`handshakes_aio`). In TLS 1.3 reading may have to write (a
+key update is answered), so what raised "want" is simply done again when the socket is ready for it.
 """
 
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
+from trunkline.drivers.servers_tls import WAITS, why_lost
 from trunkline.errors import RemoteError
 from trunkline.names import Address
 from trunkline.wire.codec import PREAMBLE, Inbound, encode_into
@@ -149,6 +154,8 @@ class Channel:
         self._closing = False
         self._timer: asyncio.TimerHandle | None = None
         pump.loop.add_reader(self._fd, self._readable)
+        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+            pump.loop.call_soon(self._read_on)  # it came with the handshake: the socket itself need not turn readable
 
     @property
     def closed(self) -> bool:
@@ -193,6 +200,13 @@ class Channel:
             self._half_close()
         self._pump.loop.add_reader(self._fd, self._drain)
 
+    def leave(self) -> None:
+        """Write what waits, as far as the kernel takes it, and close at once."""
+        self.flush()
+        if self._fd >= 0 and isinstance(self.sock, ssl.SSLSocket):
+            self._say_goodbye(self.sock)
+        self.abort()
+
     def abort(self) -> None:
         """Close at once, and tell the owner nothing more."""
         self._closing = True
@@ -201,7 +215,10 @@ class Channel:
     def _readable(self) -> None:
         try:
             size = self.sock.recv_into(self._pump.room)
-        except (BlockingIOError, InterruptedError):
+        except WAITS as wait:
+            if isinstance(wait, ssl.SSLWantWriteError) and not self._writing:
+                self._writing = True
+                self._pump.loop.add_writer(self._fd, self._writable)
             return
         except OSError as error:
             self._lose(reason(error))
@@ -217,6 +234,13 @@ class Channel:
             return
         if messages:
             self._owner.messages_received(self, messages)
+        if self._fd >= 0 and not self._closing and isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
+            self._pump.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        """Read what libssl has taken from the kernel already."""
+        if self._fd >= 0 and not self._closing and not self._paused:
+            self._readable()
 
     def _crowded(self) -> None:
         self.flush()
@@ -236,30 +260,44 @@ class Channel:
         self._pump.loop.remove_writer(self._fd)
         if self._closing:
             self._half_close()
-        elif self._paused:
+            return
+        if self._paused:
             self._paused = False
             self._pump.loop.add_reader(self._fd, self._readable)
+        if isinstance(self.sock, ssl.SSLSocket):
+            self._read_on()
 
     def _write(self) -> None:
-        try:
-            size = self.sock.send(self._out)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._lose(reason(error))
-            return
-        if size == len(self._out):
-            self._out.clear()
-        else:
-            del self._out[:size]
+        out = self._out
+        while out:
+            try:
+                size = self.sock.send(out)
+            except WAITS:
+                return
+            except OSError as error:
+                self._lose(reason(error))
+                return
+            if size == len(out):
+                out.clear()
+                return
+            del out[:size]
+            if not isinstance(self.sock, ssl.SSLSocket):
+                return  # the kernel took what it could; libssl takes a record at a time
 
     def _half_close(self) -> None:
+        if isinstance(self.sock, ssl.SSLSocket):
+            self._say_goodbye(self.sock)
         with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_WR)
+            self.sock.shutdown(socket.SHUT_WR)  # what comes from here on is read below TLS, and counts no more
+
+    @staticmethod
+    def _say_goodbye(tls: ssl.SSLSocket) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            tls.unwrap()  # sends "close notify", and would wait for theirs
 
     def _drain(self) -> None:
         try:
-            more = self.sock.recv_into(self._pump.room)
+            more = socket.socket.recv_into(self.sock, self._pump.room)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -290,6 +328,8 @@ class Channel:
 
 def reason(error: BaseException) -> str:
     """Return why a socket failed, in the system's words and without the number."""
+    if isinstance(error, ssl.SSLError):
+        return why_lost(error)
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 

@@ -6,18 +6,22 @@ import logging
 import os
 import secrets
 import socket
+import ssl
 import weakref
 from collections.abc import AsyncGenerator, Callable
-from typing import Final, Protocol, assert_never
+from typing import TYPE_CHECKING, Final, Protocol, assert_never
 
 from trunkline.drivers.accept_aio import Acceptor
 from trunkline.drivers.channel_aio import MATE_OUTPUT, Channel, Pump
 from trunkline.drivers.clock import now
 from trunkline.drivers.dials_aio import Dials
+from trunkline.drivers.handshakes_aio import Handshakes
 from trunkline.drivers.peers_aio import PeerSockets
 from trunkline.drivers.runner_aio import Runner
+from trunkline.drivers.servers_tls import RealmMember, check_server, dialled, why_failed
+from trunkline.drivers.servers_tls import hang_up as hang_up_raw
 from trunkline.drivers.sockets import Connection, Listeners, hang_up
-from trunkline.errors import ClosedError, RemoteError
+from trunkline.errors import ClosedError, RemoteError, TrunklineError, TrustError
 from trunkline.names import Address
 from trunkline.switchboard.client import Client
 from trunkline.switchboard.config import ClientConfig
@@ -52,6 +56,9 @@ from trunkline.switchboard.events import (
 from trunkline.wire.codec import encode_candidates
 from trunkline.wire.limits import MAX_TEXT
 from trunkline.wire.messages import AnyMessage, Goodbye
+
+if TYPE_CHECKING:
+    from trunkline.drivers.rechecks_aio import Rechecks
 
 CALM: Final = 2
 """Up to so many requests under way, each step writes at once: the loop would go round once more to write later. With
@@ -90,6 +97,7 @@ class AsyncClient:
         remember: called with the servers to look for at the next start.
         addresses: offered to peers on other hosts instead of what the kernel says.
         noticed: called with each broadcast, if ``config`` asks for them.
+        member: the realm that the servers have to be of; None if they are plain.
     """
 
     def __init__(
@@ -99,9 +107,12 @@ class AsyncClient:
         remember: Callable[[tuple[Address, ...]], None],
         addresses: tuple[str, ...] | None = None,
         noticed: Callable[[bytes], None] | None = None,
+        member: RealmMember | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.closed = False
+        self.at_close: Final[list[Callable[[], None]]] = []
+        """Called when it is closed, by whomever."""
         self._remember = remember
         self._addresses = addresses
         self._noticed = noticed
@@ -115,6 +126,9 @@ class AsyncClient:
         self._acceptor: Acceptor | None = None
         self._channels: dict[int, Channel] = {}
         self._dials = Dials(self.loop, config.dial_timeout, opened=self._dialled, failed=self._lost)
+        self._member = member
+        self._handshakes = Handshakes(self.loop, self, config.dial_timeout)
+        self._rechecks: Rechecks | None = None
         self._sinks: dict[bytes, Sink] = {}
         self._questions: dict[int, asyncio.Future[AnyMessage]] = {}
         self._query = 0
@@ -193,6 +207,9 @@ class AsyncClient:
         self._runner.step(Stop())
         self.closed = True
         self._dials.close()
+        self._handshakes.close()
+        if self._rechecks is not None:
+            self._rechecks.close()
         self._pump.close()
         for channel in self._channels.values():
             channel.abort()
@@ -201,6 +218,8 @@ class AsyncClient:
         if self._acceptor is not None:
             self._acceptor.close()
         self._fail_all()
+        for call in self.at_close:
+            call()
 
     def abandon(self) -> None:
         """Close the descriptors in the child of a fork: everything else belongs to the parent."""
@@ -316,12 +335,11 @@ class AsyncClient:
                 assert_never(effect)
 
     def _deliver(self, effect: Delivered) -> None:
-        sock = self._peers.take(effect.conn)
-        if sock is None:
+        connection = self._peers.take(effect.conn, effect.peer, secure=bool(effect.claimed))
+        if connection is None:
             # It was lost in this very step. The match counts as made (S1), so the caller reads EOF.
-            sock = _ended()
+            connection = Connection.adopt(_ended(), effect.peer)
         _log.debug("= delivered: %r", effect.peer)
-        connection = Connection.adopt(sock, effect.peer)
         sink = self._sinks.get(effect.rid)
         if sink is None:
             hang_up(connection)
@@ -341,17 +359,59 @@ class AsyncClient:
 
     def _close(self, conn: int) -> None:
         self._dials.give_up(conn)
+        self._handshakes.give_up(conn)
         channel = self._channels.pop(conn, None)
         if channel is not None:
-            channel.flush()
-            channel.abort()
+            channel.leave()
 
     def _dialled(self, conn: int, sock: socket.socket, address: Address) -> None:
-        remote = str(address)
+        if self._member is None:
+            self._open(conn, sock, str(address))
+            return
+        try:
+            tls = dialled(self._member, sock)
+        except (OSError, TrunklineError) as error:
+            sock.close()
+            self.handshake_failed(conn, str(address), error)
+            return
+        self._handshakes.dialled(conn, tls, str(address))
+
+    def _open(self, conn: int, sock: socket.socket, remote: str) -> None:
         self._channels[conn] = Channel(self._pump, self, sock, conn=conn, remote=remote, limit=MATE_OUTPUT)
         _log.debug("< %d opened: %s", conn, remote)
         self._look_around()  # a server that is reached anew is reached from another network, perhaps
         self._runner.step(Opened(conn, remote))
+
+    def handshake_done(self, conn: int, sock: ssl.SSLSocket, remote: str) -> None:
+        """For `Handshakes`."""
+        assert self._member is not None, "without a realm there are no handshakes"
+        try:
+            server = check_server(self._member, sock)
+        except TrustError as error:
+            hang_up_raw(sock)
+            self._lost(conn, str(error))
+            return
+        if self._rechecks is None:
+            from trunkline.drivers.rechecks_aio import Rechecks  # only who has a realm loads what judges certificates
+
+            self._rechecks = Rechecks(self.loop, self._member, self._channels, self._unmask)
+        self._rechecks.watch(conn, server.not_after)
+        self._open(conn, sock, remote)
+
+    def handshake_failed(self, conn: int, remote: str, error: Exception) -> None:
+        """For `Handshakes`."""
+        assert self._member is not None, "without a realm there are no handshakes"
+        self._lost(conn, why_failed(error, self._member.realm))
+
+    def plain_arrived(self, conn: int, sock: socket.socket, remote: str) -> None:
+        """For `Handshakes`: nothing is accepted here."""
+        raise AssertionError("a client accepts no server")
+
+    def _unmask(self, channel: Channel, error: TrustError) -> None:
+        """For `Rechecks`: the server is not to be believed any more."""
+        _log.warning("leaving the server %s: %s", channel.remote, error)
+        self._close(channel.conn)
+        self._lost(channel.conn, str(error))
 
     def _lost(self, conn: int, why: str) -> None:
         _log.debug("< %d lost: %s", conn, why)

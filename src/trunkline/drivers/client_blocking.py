@@ -19,6 +19,7 @@ from trunkline.drivers.clock import now as clock
 from trunkline.drivers.crew import Crew, Waiter
 from trunkline.drivers.proofs_blocking import prove
 from trunkline.drivers.reactor import Outcome, Reactor
+from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import (
     HANDSHAKE_TIMEOUT,
     Member,
@@ -28,6 +29,7 @@ from trunkline.drivers.secure_sockets import (
     ends_the_call,
     user_of,
 )
+from trunkline.drivers.servers_tls import RealmMember
 from trunkline.drivers.sockets import Connection, Listeners
 from trunkline.errors import ClosedError, MeetTimeout, TrunklineError
 from trunkline.meeting.confirmation import Meeting
@@ -101,14 +103,15 @@ class BlockingClient:
     """Meets, posts and questions of any number of threads.
 
     Args:
-        configure: returns the machine's settings, and the addresses to offer to peers on other hosts instead of what
-            the kernel says; called each time that the machine starts.
+        configure: returns the machine's settings, the addresses to offer to peers on other hosts instead of what
+            the kernel says, and the realm of the servers, None if they are plain; called each time that the machine
+            starts.
         remember: called with the servers to look for at the next start.
     """
 
     def __init__(
         self,
-        configure: Callable[[], tuple[ClientConfig, tuple[str, ...] | None]],
+        configure: Callable[[], tuple[ClientConfig, tuple[str, ...] | None, RealmMember | None]],
         remember: Callable[[tuple[Address, ...]], None],
     ) -> None:
         self._configure = configure
@@ -135,7 +138,15 @@ class BlockingClient:
         deadline = None if timeout is None else clock() + timeout
         return self._meet(me, you, timeout, deadline, datagram=datagram)[0]
 
-    def secure_meet(self, me: str, you: str, member: Member, peer_user: str, timeout: float | None) -> SecureConnection:
+    def secure_meet_datagram(
+        self, me: str, you: str, member: Member, peer_user: str, timeout: float | None
+    ) -> SecureDatagramSocket:
+        """Do what `secure_meet` does, for a socket whose datagrams only the two can make and read."""
+        return self.secure_meet(me, you, member, peer_user, timeout, datagram=True).datagrams()
+
+    def secure_meet(
+        self, me: str, you: str, member: Member, peer_user: str, timeout: float | None, *, datagram: bool = False
+    ) -> SecureConnection:
         """Return the connection to the process of ``peer_user`` that meets us, which has proved to be that.
 
         Who proves nothing is avoided from then on, and the call goes on.
@@ -152,6 +163,7 @@ class BlockingClient:
                 you,
                 timeout,
                 deadline,
+                datagram=datagram,
                 user=user,
                 peer_user=peer_user,
                 avoid=suspects.avoid,
@@ -277,6 +289,12 @@ class BlockingClient:
         if waiter.conn is None:
             raise MeetTimeout(offer.name, "", timeout or 0.0, offer.notes)
         return waiter.conn
+
+    def accept_datagram(self, offer: Offer, timeout: float | None) -> SecureDatagramSocket:
+        """Do what `accept` does on a secure post of datagrams."""
+        conn = self.accept(offer, timeout)
+        assert isinstance(conn, SecureConnection), "the post is secure"
+        return conn.datagrams()
 
     def _take(self, offer: Offer, waiter: Waiter) -> None:
         arrival, told = offer.ready.popleft()
@@ -481,11 +499,11 @@ class BlockingClient:
     def _open(self) -> None:
         if self._crew.reactor is not None:
             return
-        config, addresses = self._configure()
+        config, addresses, member = self._configure()
         listeners = Listeners.open()
         self._look_around(listeners, addresses)
         self._crew.reactor = Reactor(
-            config, listeners, self._outcome, functools.partial(self._look_around, listeners, addresses)
+            config, listeners, self._outcome, functools.partial(self._look_around, listeners, addresses), member
         )
 
     def _look_around(self, listeners: Listeners, addresses: tuple[str, ...] | None) -> list[CandidatesChanged]:

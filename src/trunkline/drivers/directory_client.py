@@ -104,6 +104,8 @@ class DirectoryClient:
             found = _only(Found, answers)
             with self._lock:
                 self._check_current(answers[0][0])
+                if not self._trust.knows(found.head):
+                    raise _Outrun(refresh=True)
                 return self._trust.check_found(found, user, self._wall(), first_hand=first_hand)
 
         return self._ask(lambda: [Get(0, user, self._trust.size, requester)], take, timeout)
@@ -248,8 +250,9 @@ class DirectoryClient:
                 asked = make()
             try:
                 return self._client.ask(asked, take, within)
-            except _Outrun:
-                continue
+            except _Outrun as outrun:
+                if outrun.refresh:
+                    self.refresh(timeout)
             finally:
                 self._learnt()  # of a fork too, and of what the root has signed
         raise StaleHead("other threads learnt of newer heads each time that an answer came: ask again")
@@ -257,7 +260,7 @@ class DirectoryClient:
     def _check_current(self, asked: Request) -> None:
         """Ask again if another thread has learnt of a newer head meanwhile: the proof would not fit that."""
         if isinstance(asked, AskHead | Get) and asked.size != self._trust.size:
-            raise _Outrun
+            raise _Outrun()
 
     def _verify(self, certificate: bytes, chain: Sequence[bytes]) -> Identity:
         with self._lock:
@@ -265,7 +268,11 @@ class DirectoryClient:
 
 
 class _Outrun(Exception):
-    """The answer is to a question that is out of date."""
+    """The answer is to a question that is out of date, or needs what only a refresh brings."""
+
+    def __init__(self, *, refresh: bool = False) -> None:
+        super().__init__()
+        self.refresh = refresh
 
 
 def _only(kind: type[_A], answers: Answers, user: str = "") -> _A:

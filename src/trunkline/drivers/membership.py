@@ -249,7 +249,7 @@ class Membership:
 
     # ---- what peers show ---------------------------------------------------------------------------------------
 
-    def identify(self, peer: TlsPeer) -> Identity:
+    def identify(self, tls: TlsPeer) -> Identity:
         """Return who the other side of a TLS connection is, once the handshake is over.
 
         What depends on the time (dates, revocation, freshness) is checked at each call, on resumed connections too.
@@ -257,12 +257,12 @@ class Membership:
         Raises:
             TrustError: it has shown no certificate, or one that is not to be believed; with the step.
         """
-        certificate = peer_certificate(peer)
+        certificate = peer_certificate(tls)
         if certificate is None:
             raise NotThatUser("the other side has shown no certificate")
         self.tick()
         with self._lock:
-            identity = self._trust.check_leaf(certificate, self._wall(), peer_chain(peer))
+            identity = self._trust.check_leaf(certificate, self._wall(), peer_chain(tls))
             self._warn_if_stale()
         return identity
 

@@ -9,11 +9,12 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from trunkline.drivers.channel_aio import reason
-from trunkline.drivers.sockets import be_prompt, bind_udp, connect_udp, dialling_socket, hang_up
+from trunkline.drivers.sockets import Connection, be_prompt, bind_udp, connect_udp, dialling_socket, hand_out, hang_up
 from trunkline.errors import InvalidAddress
+from trunkline.names import Peer
 from trunkline.switchboard.events import (
     ClientEvent,
     PeerBind,
@@ -25,6 +26,8 @@ from trunkline.switchboard.events import (
     PeerOpened,
     PeerSend,
 )
+
+_NOBODY: Final = Peer("")
 
 
 class Wants(Protocol):
@@ -129,16 +132,15 @@ class PeerSockets:
             if peer.udp is not None:
                 peer.udp.close()
 
-    def take(self, conn: int) -> socket.socket | None:
-        """Hand a connection over: of a datagram meeting the UDP socket. None if it is gone."""
+    def take(self, conn: int, who: Peer = _NOBODY, *, secure: bool = False) -> Connection | None:
+        """Hand a connection over: of a datagram meeting the UDP socket, or the `Carrier`. None if it is gone."""
         peer = self._open.pop(conn, None)
         if peer is None:
             return None
         self._release(peer)
         if peer.udp is None:
-            return peer.sock
-        peer.sock.close()
-        return peer.udp
+            return Connection.adopt(peer.sock, who)
+        return hand_out(peer.sock, peer.udp, who, secure=secure)
 
     def close_all(self) -> None:
         """Close everything that was not handed over."""

@@ -22,6 +22,7 @@ from trunkline.drivers.sockets import (
     bind_udp,
     connect_udp,
     dialling_socket,
+    hand_out,
 )
 from trunkline.drivers.uplinks_blocking import reason
 from trunkline.errors import InvalidAddress
@@ -166,7 +167,7 @@ class Peers:
             self._drop(peer)
 
     def hand_over(self, effect: Delivered) -> Connection:
-        """Return the connection of a meeting that is made; it blocks from now on."""
+        """Return the connection of a meeting that is made, of a secure datagram meeting a `Carrier`; it blocks."""
         peer = self._peers.get(effect.conn)
         if peer is None:
             return _dead_end(effect.peer)  # lost while the commit was sent: its user reads EOF (S1)
@@ -175,8 +176,7 @@ class Peers:
             conn = peer.sock
             conn.peer = effect.peer
         else:
-            conn = Connection.adopt(peer.udp, effect.peer)
-            peer.sock.close()
+            conn = hand_out(peer.sock, peer.udp, effect.peer, secure=bool(effect.claimed))
         conn.setblocking(True)
         return conn
 

@@ -84,14 +84,14 @@ def parse_policy(text: bytes, realm: str) -> Policy:
 
 
 def _rule(number: int, said: _Allow) -> Rule:
+    if not said.users:
+        raise ConfigError(f'[[allow]] entry {number} names no users; "*" stands for anybody')
     try:
-        if not said.users:
-            raise ConfigError('it names no users; "*" stands for anybody')
         for pattern in said.users:
             if pattern != ANYBODY:
                 check_pattern(pattern)
         return Rule(said.users, _prefixes(said.meet), _prefixes(said.post), _prefixes(said.call))
-    except (ConfigError, InvalidUser, InvalidName) as error:
+    except (InvalidUser, InvalidName) as error:
         raise ConfigError(f"[[allow]] entry {number}: {error}") from error
 
 

@@ -34,8 +34,8 @@ def prove(handshake: SecureHandshake, sock: Connection) -> SecureConnection:
             if poll is None:
                 poll = select.poll()
             poll.register(conn, _MASK[want])
-            left = handshake.deadline - clock()
-            if not poll.poll(max(left, 0.0) * 1000) and clock() >= handshake.deadline:
+            poll.poll(max(handshake.deadline - clock(), 0.0) * 1000)
+            if clock() >= handshake.deadline:  # whatever has come: who sends a byte at a time gets no longer
                 handshake.expire(clock())
         conn.setblocking(True)
     except BaseException:

@@ -14,6 +14,7 @@ from trunkline.drivers.clock import now as clock
 from trunkline.drivers.peers_blocking import Peers
 from trunkline.drivers.pollers import Pollers, Ready
 from trunkline.drivers.proofs_blocking import Proofs
+from trunkline.drivers.servers_tls import RealmMember
 from trunkline.drivers.sockets import Connection, Listeners
 from trunkline.drivers.spin import SPIN_VARIABLE, spin_setting
 from trunkline.drivers.uplinks_blocking import Uplinks
@@ -54,6 +55,7 @@ class Reactor:
         listeners: where peers dial us; closed with the reactor.
         outcome: called with each effect that is for callers; with `Delivered` comes the connection.
         look_around: returns events that tell where we can be dialled, if that has changed.
+        member: the realm of the servers; None if they are plain.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Reactor:
         listeners: Listeners,
         outcome: Callable[[Outcome, Connection | None], None],
         look_around: Callable[[], Iterable[ClientEvent]],
+        member: RealmMember | None = None,
     ) -> None:
         self._outcome = outcome
         self._machine = Client(config, seed=os.urandom(32), now=clock())
@@ -69,7 +72,7 @@ class Reactor:
         """What the machine is fed with next; `run` does it."""
         # Off unless asked for: a meeting has three processes awake, and on two cores the one that polls is in the way.
         self.pollers = Pollers(spin_setting(os.environ.get(SPIN_VARIABLE, "0")))
-        self._uplinks = Uplinks(self.pollers, self.events, config.dial_timeout, look_around)
+        self._uplinks = Uplinks(self.pollers, self.events, config.dial_timeout, look_around, member)
         self._peers = Peers(
             self.pollers, listeners, self.events, self.run, self._machine.bytes_wanted, config.dial_timeout
         )
@@ -134,7 +137,7 @@ class Reactor:
     def next_deadline(self) -> float | None:
         """Return when `tick` is due."""
         due = self._machine.next_deadline()
-        if self._uplinks.dialling or self._peers.timed or len(self.proofs):
+        if self._uplinks.timed or self._peers.timed or len(self.proofs):
             for other in (
                 self._uplinks.next_deadline(),
                 self._peers.next_deadline(),
@@ -146,7 +149,7 @@ class Reactor:
 
     def tick(self, now: float) -> None:
         """Do what is due."""
-        self._uplinks.give_up(now)
+        self._uplinks.handle_timer(now)
         self._peers.handle_timer(now)
         self.proofs.handle_timer(now)
         self.step(_TICK)

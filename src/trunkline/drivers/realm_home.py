@@ -128,7 +128,7 @@ class RealmHome:
                 "use another TRUNKLINE_HOME for another realm"
             )
         _write(self.path / "root.pem", ssl.DER_cert_to_PEM_cert(root).encode())
-        _write(self.path / "realm.toml", msgspec.toml.encode(settings))
+        _write(self.path / "realm.toml", _toml(settings))
 
     def root(self) -> bytes:
         """Read ``root.pem`` and compare it with the fingerprint; return DER.
@@ -260,6 +260,13 @@ class RealmHome:
 
 def _file_name(user: str) -> str:
     return check_user(user).replace("/", "%2F")
+
+
+def _toml(settings: RealmSettings) -> bytes:
+    """Return what reads back as ``settings``: strings, numbers and lists are written alike in TOML and JSON."""
+    fields: dict[str, object] = msgspec.to_builtins(settings)
+    lines = [f"{name} = {msgspec.json.encode(value).decode()}\n" for name, value in fields.items()]
+    return "".join(["# The realm that this home belongs to (docs/spec/authority.md section 12).\n", *lines]).encode()
 
 
 def _read(file: Path) -> bytes:

@@ -7,12 +7,13 @@ then on, and the call goes on until its deadline (docs/spec/secure-meeting.md).
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from trunkline.drivers.client_aio import AsyncClient
 from trunkline.drivers.clock import now
 from trunkline.drivers.meetings_aio import AnyPost, Streams
 from trunkline.drivers.proofs_aio import Outcome, Proof
+from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import (
     HANDSHAKE_TIMEOUT,
     Member,
@@ -24,13 +25,20 @@ from trunkline.drivers.secure_sockets import (
 )
 from trunkline.drivers.sockets import Connection, hang_up
 from trunkline.drivers.streams_aio import tls_streams
-from trunkline.errors import MeetTimeout, TrunklineError
+from trunkline.errors import ConfigError, MeetTimeout, TrunklineError
 from trunkline.meeting.confirmation import Meeting
 from trunkline.meeting.handshake import Role
 from trunkline.names import Secret
 from trunkline.switchboard.events import Accepted, Delivered, PostWanted
 
 _log: Final = logging.getLogger("trunkline")
+
+
+class ReadyMember(Member, Protocol):
+    """What is needed of `trunkline.drivers.membership.Membership` here."""
+
+    async def ready_async(self) -> None:
+        """Return once there is a certificate and a head that will do."""
 
 
 class SecureMeeting:
@@ -118,11 +126,13 @@ class SecureMeeting:
 
 async def secure_meet(
     client: AsyncClient,
-    member: Member,
+    member: ReadyMember,
     me: str,
     you: str,
     peer_user: str,
     timeout: float | None,  # noqa: ASYNC109
+    *,
+    datagram: bool = False,
 ) -> SecureConnection:
     """Return a connection to the process of ``peer_user`` that meets us, which has proved to be that.
 
@@ -132,6 +142,11 @@ async def secure_meet(
     deadline = None if timeout is None else now() + timeout
     user = user_of(member)
     suspects = Suspects(you)
+    try:
+        async with asyncio.timeout(timeout):
+            await member.ready_async()
+    except TimeoutError:
+        raise MeetTimeout(me, you, timeout or 0.0, [f"no certificate for {user!r} was had by then"]) from None
     while True:
         meeting = SecureMeeting(client.loop, member, me, you, peer_user, deadline)
         rid = client.meet(
@@ -139,6 +154,7 @@ async def secure_meet(
             me,
             you,
             seconds=_left(deadline),
+            datagram=datagram,
             user=user,
             peer_user=peer_user,
             avoid=suspects.avoid,
@@ -160,6 +176,18 @@ async def secure_meet(
         if pause:
             left = _left(deadline)
             await asyncio.sleep(pause if left is None else min(pause, left))
+
+
+async def secure_meet_datagram(
+    client: AsyncClient,
+    member: Member,
+    me: str,
+    you: str,
+    peer_user: str,
+    timeout: float | None,  # noqa: ASYNC109
+) -> SecureDatagramSocket:
+    """Do what `secure_meet` does, for a socket, not blocking, whose datagrams only the two can make and read."""
+    return (await secure_meet(client, member, me, you, peer_user, timeout, datagram=True)).datagrams()
 
 
 def _left(deadline: float | None) -> float | None:
@@ -184,17 +212,30 @@ class SecurePost(AnyPost[SecureConnection]):
         self,
         client: Callable[[], AsyncClient],
         name: str,
-        member: Member,
+        member: ReadyMember,
         allow: tuple[str, ...],
         *,
         unique: bool,
         secret: Secret | None,
         backlog: int,
+        datagram: bool = False,
     ) -> None:
-        super().__init__(client, name, unique=unique, secret=secret, backlog=backlog)
+        super().__init__(client, name, unique=unique, secret=secret, backlog=backlog, datagram=datagram)
         self._member = member
         self._allow = allow
         self._proofs: set[Proof] = set()
+
+    async def accept_socket(self, timeout: float | None = None) -> SecureConnection:  # noqa: ASYNC109
+        """Do what `accept` does with the connected TLS socket, which doesn't block."""
+        if self._datagram:
+            raise ConfigError(f"the post {self.name!r} offers datagrams: use accept_datagram")
+        return await super().accept_socket(timeout)
+
+    async def accept_datagram(self, timeout: float | None = None) -> SecureDatagramSocket:  # noqa: ASYNC109
+        """Do what `accept_socket` does on a post of datagrams; the socket doesn't block."""
+        if not self._datagram:
+            raise ConfigError(f"the post {self.name!r} offers streams: use accept")
+        return (await super().accept_socket(timeout)).datagrams()
 
     def delivered(self, conn: Connection, met: Delivered) -> None:
         """For the client: a plain meeting is made, and its peer has everything to prove."""
@@ -239,11 +280,16 @@ class SecurePost(AnyPost[SecureConnection]):
             proof.cancel()
         self._proofs.clear()
 
+    async def _enter(self) -> None:
+        await self._member.ready_async()
+        await super()._enter()
+
     def _wanted(self, rid: bytes, at: bytes) -> PostWanted:
         return PostWanted(
             rid,
             self.name,
             at,
+            datagram=self._datagram,
             unique=self._unique,
             secret=self.secret,
             backlog=self._backlog,

@@ -12,13 +12,15 @@ import contextlib
 import math
 import socket
 import ssl
+import time
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from trunkline.authority.certificates import Identity
 from trunkline.authority.messages import SignedHead
-from trunkline.drivers.sockets import MAX_UNREAD
+from trunkline.drivers.datagram_keys import KeysOverTls
+from trunkline.drivers.secure_datagram import SecureDatagramSocket
+from trunkline.drivers.sockets import MAX_UNREAD, Carrier
 from trunkline.errors import (
     ForkedHistory,
     LinkClosed,
@@ -31,14 +33,24 @@ from trunkline.errors import (
     TrustError,
 )
 from trunkline.meeting.confirmation import Confirmation, Meeting, refusal
+from trunkline.meeting.datagram_keys import Session
 from trunkline.meeting.handshake import Role
 from trunkline.names import Peer
 from trunkline.switchboard.requests import FIRST_LAPSE_PAUSE, LONGEST_LAPSE_PAUSE, MAX_NOTES
 from trunkline.users import user_matches
 from trunkline.wire.limits import MAX_AVOID
 
+if TYPE_CHECKING:  # X.509 is a tenth of a second, which plain meetings need not take
+    from trunkline.authority.certificates import Identity
+
 HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds that TLS and the confirmation may take together, if the caller gives no less."""
+
+SESSION_TIME: Final = 600
+"""Seconds for which one session is resumed before the next is kept. To take it out of libssl and put it in costs a
+third of a resumed handshake, most of it for parsing certificates. RFC 8446 appendix C.4 would have each used once, so
+that an observer can't tell that two connections are of one client; the addresses tell that as well. Secrecy does not
+depend on it: keys are agreed on anew each time (psk_dhe_ke)."""
 
 _NOBODY: Final = Peer("")
 
@@ -73,7 +85,7 @@ class Member(Protocol):
     def tls_server(self) -> ssl.SSLContext:
         """Return the context for the passive side."""
 
-    def identify(self, tls: ssl.SSLSocket | ssl.SSLObject) -> Identity:
+    def identify(self, tls: ssl.SSLSocket | ssl.SSLObject) -> "Identity":
         """Return who is at the other end; TrustError if that is not proved, or no longer true."""
 
     def head(self) -> SignedHead:
@@ -93,6 +105,12 @@ class SecureConnection(ssl.SSLSocket):
     peer: Peer = _NOBODY
     """Who is at the other end: name, proven user, public key, certificate, match id."""
 
+    udp: socket.socket | None = None
+    """On the stream of a datagram meeting, until `datagrams` has made something of it."""
+
+    _keys: KeysOverTls | None = None
+    _datagrams: Session | None = None
+
     @classmethod
     def wrap(cls, sock: socket.socket, context: ssl.SSLContext, role: Role, session: ssl.SSLSession | None) -> Self:
         """Return the TLS socket that takes ``sock`` over; it has sent nothing yet.
@@ -105,7 +123,36 @@ class SecureConnection(ssl.SSLSocket):
             sock, server_side=role is Role.PASSIVE, do_handshake_on_connect=False, session=session
         )
         assert isinstance(tls, cls), "the context was told of the class"
+        if isinstance(sock, Carrier):
+            tls.udp = sock.udp
         return tls
+
+    def exchange_keys(self, role: Role, match: bytes) -> None:
+        """On the stream of a datagram meeting, agree on the keys; it doesn't block, and may be called again.
+
+        Raises:
+            ssl.SSLWantReadError, ssl.SSLWantWriteError: it is not done.
+            TrunklineError, OSError: as `KeysOverTls.step`.
+        """
+        if self.udp is not None:
+            self._keys = self._keys or KeysOverTls(self, role, match)
+            self._datagrams = self._keys.step()
+
+    def datagrams(self) -> SecureDatagramSocket:
+        """Return what the meeting was for, if that was datagrams; the stream is closed."""
+        assert self.udp is not None, "whoever meets for a stream doesn't ask"
+        assert self._datagrams is not None, "the handshake is done"
+        self.udp.settimeout(self.gettimeout())
+        made = SecureDatagramSocket(self.udp, self._datagrams, self.peer)
+        self.udp = None
+        self.close()
+        return made
+
+    def close(self) -> None:
+        """Close the connection, and what it carries."""
+        if self.udp is not None:
+            self.udp.close()
+        super().close()
 
     def hang_up(self) -> None:
         """Close at once, so that the other end reads what we sent last: with something unread it might not."""
@@ -149,6 +196,7 @@ class SecureHandshake:
         "_head",
         "_member",
         "_out",
+        "_resumed",
         "_timeout",
         "deadline",
         "meeting",
@@ -176,6 +224,8 @@ class SecureHandshake:
         self._head = member.head()
         self._context = member.tls_client() if meeting.role is Role.ACTIVE else member.tls_server()
         self._confirmation: Confirmation | None = None
+        self._resumed = 0
+        """When the session was made that we ask to resume, in seconds since 1970."""
         self._out = b""
         self.tls: ssl.SSLSocket | ssl.SSLObject
 
@@ -244,7 +294,12 @@ class SecureHandshake:
 
     def _session(self) -> ssl.SSLSession | None:
         m = self.meeting
-        return self._member.sessions.get(self._context, m.peer_user, m.you) if m.role is Role.ACTIVE else None
+        if m.role is Role.PASSIVE:
+            return None
+        session = self._member.sessions.get(self._context, m.peer_user, m.you)
+        if session is not None:
+            self._resumed = session.time
+        return session
 
     def _begin(self, now: float) -> Confirmation:
         """TLS stands: see who is there."""
@@ -296,6 +351,8 @@ class SecureHandshake:
             confirmation.accept()
             self._out = confirmation.data_to_send()
             self._flush()
+        if isinstance(self.tls, SecureConnection):
+            self.tls.exchange_keys(self.meeting.role, self.meeting.match)
         self._keep_session()
         return Want.NOTHING
 
@@ -332,7 +389,7 @@ class SecureHandshake:
 
     def _keep_session(self) -> None:
         m = self.meeting
-        if m.role is Role.ACTIVE:
+        if m.role is Role.ACTIVE and not (self.tls.session_reused and time.time() - self._resumed < SESSION_TIME):
             self._member.sessions.put(self._context, m.peer_user, m.you, self.tls.session)
 
 

@@ -9,6 +9,7 @@ import logging
 import secrets
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Sequence
@@ -18,11 +19,14 @@ import msgspec
 
 from trunkline.drivers.accept_aio import Acceptor, listen
 from trunkline.drivers.addresses import local_addresses
+from trunkline.drivers.rechecks_aio import Rechecks
 from trunkline.drivers.channel_aio import CLIENT_OUTPUT, MATE_OUTPUT, Channel, Pump, shown
 from trunkline.drivers.clock import epoch, now
 from trunkline.drivers.dials_aio import Dials
+from trunkline.drivers.handshakes_aio import Handshakes
 from trunkline.drivers.runner_aio import Runner
-from trunkline.errors import RemoteError, TrunklineError
+from trunkline.drivers.servers_tls import RealmMember, accepted, check_client, check_server, dialled, why_failed
+from trunkline.errors import ConfigError, NotAllowed, RemoteError, TrunklineError, TrustError
 from trunkline.names import Address
 from trunkline.switchboard.config import ServerConfig
 from trunkline.switchboard.events import (
@@ -39,6 +43,7 @@ from trunkline.switchboard.events import (
     Stop,
     Tick,
 )
+from trunkline.switchboard.policy import SERVICE
 from trunkline.switchboard.server import Server
 from trunkline.wire.limits import MAX_TEXT
 from trunkline.wire.messages import AnyMessage, Goodbye, MateHello, MateWelcome, ServerStatus
@@ -48,6 +53,9 @@ ACCEPTS: Final = 64
 
 DIAL_TIMEOUT: Final = 3.0
 """Seconds after which a mate that does not answer is given up for this time."""
+
+HANDSHAKE_TIMEOUT: Final = 5.0
+"""Seconds that a client has for TLS, from its connect on."""
 
 _ANYWHERE: Final = frozenset(("", "0.0.0.0", "::"))  # noqa: S104 - recognised, not bound to here
 _log: Final = logging.getLogger("trunkline")
@@ -64,10 +72,19 @@ class SwitchboardServer:
             is 0, the one that is listened on is advertised; if its host stands for all interfaces, one address
             of this host is.
         listen: where to listen; by default at ``config.address``. Port 0 lets the system choose.
+        member: the realm that this server belongs to, under a user ``switchboard/NAME``. With one it speaks TLS, proves
+            itself to clients and other servers, and knows theirs; ``config.policy`` says who may do what.
+
+    Raises:
+        ConfigError: the member and the policy are of different realms, or the member is no server.
     """
 
-    def __init__(self, config: ServerConfig, *, listen: Sequence[Address] = ()) -> None:
+    def __init__(
+        self, config: ServerConfig, *, listen: Sequence[Address] = (), member: RealmMember | None = None
+    ) -> None:
+        _check_member(config, member)
         self.config = config
+        self._member = member
         self._listen = tuple(listen) or (config.address,)
         self._channels: dict[int, Channel] = {}
         self._last = 0
@@ -127,9 +144,12 @@ class SwitchboardServer:
             loop, machine, carry_out=self._carry_out, settle=self._pump.flush_later, tick=Tick()
         )
         self._dials = Dials(loop, DIAL_TIMEOUT, opened=self._dialled, failed=self._lost)
+        self._handshakes = Handshakes(loop, self, HANDSHAKE_TIMEOUT, self._wrapped)
+        self._rechecks = Rechecks(loop, self._member, self._channels, self._unmask) if self._member is not None else None
         self._acceptor = Acceptor(loop, listeners, self._accepted, at_once=ACCEPTS)
         self._running = True
-        _log.info("switchboard %s listens on %s", self.config.id, ", ".join(map(str, self._bound)))
+        secured = f" as {self._member.user} of {self._member.realm}" if self._member is not None else ", not secured"
+        _log.info("switchboard %s listens on %s%s", self.config.id, ", ".join(map(str, self._bound)), secured)
         self._runner.step(Tick())
 
     async def serve_forever(self, signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) -> None:
@@ -163,9 +183,12 @@ class SwitchboardServer:
             return
         self._running = False
         self._acceptor.close()
+        if self._rechecks is not None:
+            self._rechecks.close()
         self._runner.stop()
         self._runner.step(Stop())
         self._dials.close()
+        self._handshakes.close()
         for conn in tuple(self._channels):
             self._close(conn)
         await self._pump.drained()
@@ -199,6 +222,7 @@ class SwitchboardServer:
 
     def _close(self, conn: int) -> None:
         self._dials.give_up(conn)
+        self._handshakes.give_up(conn)
         channel = self._channels.pop(conn, None)
         if channel is not None:
             channel.close()
@@ -207,15 +231,81 @@ class SwitchboardServer:
 
     def _accepted(self, sock: socket.socket, remote: Any) -> None:
         self._last -= 1
-        self._open(sock, self._last, shown(remote), CLIENT_OUTPUT)
+        if self._member is None:
+            self._open(sock, self._last, shown(remote), CLIENT_OUTPUT)
+        else:
+            self._handshakes.accepted(self._last, sock, shown(remote))
 
     def _dialled(self, conn: int, sock: socket.socket, address: Address) -> None:
-        self._open(sock, conn, str(address), MATE_OUTPUT)
+        if self._member is None:
+            self._open(sock, conn, str(address), MATE_OUTPUT)
+            return
+        try:
+            tls = dialled(self._member, sock)
+        except (OSError, TrunklineError) as error:
+            sock.close()
+            self.handshake_failed(conn, str(address), error)
+            return
+        self._handshakes.dialled(conn, tls, str(address))
 
-    def _open(self, sock: socket.socket, conn: int, remote: str, limit: int) -> None:
+    def _open(self, sock: socket.socket, conn: int, remote: str, limit: int, user: str = "") -> None:
         self._channels[conn] = Channel(self._pump, self, sock, conn=conn, remote=remote, limit=limit)
-        _log.debug("< %d opened: %s", conn, remote)
-        self._runner.step(Opened(conn, remote))
+        _log.debug("< %d opened: %s %s", conn, remote, user)
+        self._runner.step(Opened(conn, remote, user))
+
+    # ---- TLS ------------------------------------------------------------------------------------------------
+
+    def _wrapped(self, sock: socket.socket) -> ssl.SSLSocket:
+        assert self._member is not None, "without a realm nobody is asked for TLS"
+        return accepted(self._member, sock, require_user=self.config.policy.require_user)
+
+    def handshake_done(self, conn: int, sock: ssl.SSLSocket, remote: str) -> None:
+        """For `Handshakes`."""
+        assert self._member is not None, "without a realm there are no handshakes"
+        limit = MATE_OUTPUT if conn > 0 else CLIENT_OUTPUT
+        try:
+            who = check_server(self._member, sock) if conn > 0 else check_client(self._member, sock)
+        except TrustError as error:
+            self._turn_away(sock, conn, remote, error)
+            if conn > 0:
+                self._lost(conn, str(error))
+            return
+        self._open(sock, conn, remote, limit, who.user if who is not None else "")
+        if who is not None and self._rechecks is not None:
+            self._rechecks.watch(conn, who.not_after)
+
+    def plain_arrived(self, conn: int, sock: socket.socket, remote: str) -> None:
+        """For `Handshakes`."""
+        if self.config.policy.plain:
+            self._open(sock, conn, remote, CLIENT_OUTPUT)
+            return
+        policy = self.config.policy
+        said = f"this server speaks TLS only, for the realm {policy.realm!r}: join it with `trunkline join`"
+        self._turn_away(sock, conn, remote, NotAllowed(said))
+
+    def handshake_failed(self, conn: int, remote: str, error: Exception) -> None:
+        """For `Handshakes`."""
+        why = why_failed(error, self.config.policy.realm)
+        if conn > 0:
+            self._lost(conn, why)
+        else:
+            _log.info("refused the connection from %s: %s", remote, why)
+
+    def _turn_away(self, sock: socket.socket, conn: int, remote: str, error: NotAllowed | TrustError) -> None:
+        """Close a connection that the machine never hears of, in words that the other side can read."""
+        _log.info("refused the connection %s %s: %s", "to" if conn > 0 else "from", remote, error)
+        channel = Channel(self._pump, self, sock, conn=conn, remote=remote, limit=CLIENT_OUTPUT)
+        channel.send(Goodbye(error.code, str(error)[:MAX_TEXT]))
+        channel.close()
+
+    def _unmask(self, channel: Channel, error: TrustError) -> None:
+        """For `Rechecks`: what was proven on this connection holds no more."""
+        _log.info("closing the connection of %s: %s", channel.remote, error)
+        channel.send(Goodbye(error.code, str(error)[:MAX_TEXT]))
+        self._close(channel.conn)
+        self._lost(channel.conn, str(error))
+
+    # ---- channels -------------------------------------------------------------------------------------------
 
     def messages_received(self, channel: Channel, messages: list[AnyMessage]) -> None:
         """For `Channel`."""
@@ -250,6 +340,16 @@ class SwitchboardServer:
     def _lost(self, conn: int, why: str) -> None:
         _log.debug("< %d lost: %s", conn, why)
         self._runner.step(Lost(conn, why))
+
+
+def _check_member(config: ServerConfig, member: RealmMember | None) -> None:
+    realm = config.policy.realm
+    if member is None and realm:
+        raise ConfigError(f"the policy is for a server of the realm {realm!r}, and this one has no certificate")
+    if member is not None and member.realm != realm:
+        raise ConfigError(f"the policy is for the realm {realm!r}, and this server belongs to {member.realm!r}")
+    if member is not None and not (member.user or "").startswith(SERVICE):
+        raise ConfigError(f"a server runs under a user {SERVICE}NAME, and {member.user!r} is none")
 
 
 def _completed(config: ServerConfig, bound: Address) -> ServerConfig:

@@ -67,6 +67,30 @@ class Connection(socket.socket):
         return f"<{type(self).__name__} to {self.peer.name!r} ({self.peer.path}) {super().__repr__()}>"
 
 
+class Carrier(Connection):
+    """The stream of a secure datagram meeting: it has the pair's UDP socket with it until the keys are exchanged."""
+
+    __slots__ = ("udp",)
+
+    udp: socket.socket
+    """Bound and connected; closed with the stream."""
+
+    def close(self) -> None:
+        """Close both."""
+        self.udp.close()
+        super().close()
+
+
+def hand_out(stream: socket.socket, udp: socket.socket, peer: Peer, *, secure: bool) -> Connection:
+    """Return what a datagram meeting hands out: the UDP socket, or of a secure one the stream that carries it."""
+    if secure:
+        carrier = Carrier.adopt(stream, peer)
+        carrier.udp = udp
+        return carrier
+    stream.close()
+    return Connection.adopt(udp, peer)
+
+
 class Listeners:
     """The sockets on which peers dial this process: TCP on all interfaces and, on Linux, a Unix one."""
 

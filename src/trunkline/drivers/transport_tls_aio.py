@@ -24,10 +24,16 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 RECORD: Final = 16 * 1024
-"""Most bytes of one TLS record (RFC 8446 section 5.1): libssl returns and takes at most one at a time."""
+"""Most bytes of one TLS record (RFC 8446 section 5.1): libssl returns at most one at a time."""
 
 BURST: Final = 16
-"""Most records that one connection reads or writes before others have their turn."""
+"""Most records that one connection reads before others have their turn."""
+
+PIECE: Final = BURST * RECORD
+"""Most bytes that libssl is given at a time: it takes all of them, or wants the same ones again."""
+
+PIECES: Final = 4
+"""Most of these that one connection writes before others have their turn."""
 
 LONG: Final = 4 * 1024
 """After a record of so many bytes the next is likely there already, so it is read without asking the loop."""
@@ -160,45 +166,61 @@ class TlsTransport(asyncio.Transport):
             self._again = None
         if self._write_wants_in:
             self._writable()
+        if self._closing or self._paused:
+            return
+        try:
+            self._receive()
+        except ssl.SSLWantReadError:
+            return
+        except ssl.SSLWantWriteError:
+            self._read_wants_out = True
+            self._watch()
+        except OSError as error:
+            self._fail(error)
+        else:
+            if self._watched_in is not None and self._sock.pending():
+                self._read_again()
+
+    def _deliver(self) -> None:
         for _ in range(BURST):
-            if self._closing or self._paused:
-                return
-            try:
-                size = self._receive()
-            except ssl.SSLWantReadError:
-                return
-            except ssl.SSLWantWriteError:
-                self._read_wants_out = True
-                self._watch()
-                return
-            except OSError as error:
-                self._fail(error)
-                return
-            if not size:
+            data = self._sock.recv(RECORD)
+            if not data:
                 self._ended()
                 return
-            if size < LONG and not self._sock.pending():
-                return  # most likely all that there is: the loop says if not
-        if not self._closing and not self._paused and self._sock.pending():
-            self._read_again()
-
-    def _deliver(self) -> int:
-        data = self._sock.recv(RECORD)
-        if data:
             self._tell(self._protocol.data_received, data)  # type: ignore[attr-defined]
-        return len(data)
+            if self._closing or self._paused or (len(data) < LONG and not self._sock.pending()):
+                return  # most likely that was all that there is: the loop says if not
 
-    def _fill(self) -> int:
+    def _fill(self) -> None:
         room = self._tell(self._protocol.get_buffer, -1)  # type: ignore[attr-defined]
         if room is None:
-            return 1  # it failed, and we are closed
+            return  # it failed, and we are closed
         if not len(room):
             self._give_up(RuntimeError("get_buffer() returned an empty buffer"), "get_buffer() failed")
-            return 1
-        size = self._sock.recv_into(room)
+            return
+        size, ended = 0, False
+        with memoryview(room)[: BURST * RECORD] as view:
+            while size < len(view):
+                try:
+                    got = self._sock.recv_into(view[size:])
+                except ssl.SSLWantReadError:
+                    if not size:
+                        raise
+                    break
+                except OSError:
+                    if not size:
+                        raise
+                    self._read_again()  # which finds the same
+                    break
+                size += got
+                ended = not got
+                if got < LONG and not self._sock.pending():
+                    break
+        # The buffer is its owner's again, who may well shrink it.
         if size:
             self._tell(self._protocol.buffer_updated, size)  # type: ignore[attr-defined]
-        return size
+        if ended:
+            self._ended()
 
     def _ended(self) -> None:
         # As in asyncio, over TLS it is the end of both directions, whatever the protocol would like.
@@ -274,8 +296,8 @@ class TlsTransport(asyncio.Transport):
         sent = 0
         self._write_wants_in = False
         try:
-            for _ in range(BURST):
-                sent += self._sock.send(view[sent : sent + RECORD])
+            for _ in range(PIECES):
+                sent += self._sock.send(view[sent : sent + PIECE])
                 if sent == len(view):
                     break
         except ssl.SSLWantReadError:

@@ -1,11 +1,14 @@
 """The blocking driver's connections to servers: dialled, read into messages, written once for each turn.
 
 Nothing here waits, and nothing calls the machine: what happened is appended to ``events``.
+
+With a realm every connection speaks TLS, and counts as opened only when the server has proved to be one of the realm's.
 """
 
 import contextlib
 import os
 import socket
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -13,8 +16,9 @@ from typing import Final
 
 from trunkline.drivers.clock import now as clock
 from trunkline.drivers.pollers import BROKEN, IN, OUT, Pollers
+from trunkline.drivers.servers_tls import WAITS, RealmMember, check_server, dialled, why_failed, why_lost
 from trunkline.drivers.sockets import be_prompt
-from trunkline.errors import RemoteError
+from trunkline.errors import RemoteError, StaleHead, TrunklineError, TrustError
 from trunkline.switchboard.events import ClientEvent, Close, Dial, Lost, Opened, Received, Send
 from trunkline.wire.codec import PREAMBLE, Inbound, encode, encode_into
 from trunkline.wire.limits import MAX_TEXT
@@ -26,6 +30,9 @@ CHUNK: Final = 16 * 1024
 MAX_UNSENT: Final = 4 * 1024 * 1024
 """Most bytes that wait for a server which doesn't read; then the connection is given up."""
 
+AUDIT: Final = 60.0
+"""Seconds between two looks at whether the certificates of connected servers still hold."""
+
 _Addresses = list[tuple[int, tuple[str, int]]]
 
 
@@ -36,7 +43,7 @@ class _Uplink:
         self.conn = conn
         self.remote = remote
         self.deadline: float | None = deadline
-        """Until it is connected."""
+        """Until it is connected, and TLS stands."""
         self.addresses: _Addresses = []
         """Still to be tried."""
         self.sock: socket.socket | None = None
@@ -53,6 +60,7 @@ class Uplinks:
         events: what happened.
         dial_timeout: seconds that an attempt to connect may take.
         look_around: returns events to be fed before a server is `Opened`.
+        member: the realm that the servers have to be of; None for plain connections.
     """
 
     def __init__(
@@ -61,7 +69,10 @@ class Uplinks:
         events: deque[ClientEvent],
         dial_timeout: float,
         look_around: Callable[[], Iterable[ClientEvent]] = tuple,
+        member: RealmMember | None = None,
     ) -> None:
+        self._member = member
+        self._audit_due = clock() + AUDIT
         self._look_around = look_around
         self._pollers = pollers
         self._events = events
@@ -107,6 +118,9 @@ class Uplinks:
         link = self._links.get(effect.conn)
         if link is not None:
             self.flush()
+            if isinstance(link.sock, ssl.SSLSocket) and link.deadline is None:
+                with contextlib.suppress(OSError, ValueError):
+                    link.sock.unwrap()  # sends "close notify", and would wait for theirs
             self._drop(link)
 
     def flush(self) -> None:
@@ -118,7 +132,11 @@ class Uplinks:
                 continue  # written with an earlier message of this turn, or not yet connected, or gone
             try:
                 sent = link.sock.send(out)
-            except BlockingIOError:
+                while sent < len(out) and isinstance(link.sock, ssl.SSLSocket):  # it takes a record at a time
+                    del out[:sent]
+                    sent = 0
+                    sent = link.sock.send(out)
+            except WAITS:
                 sent = 0
             except OSError as error:
                 self._lose(link, reason(error))
@@ -137,15 +155,43 @@ class Uplinks:
 
     # ---- time --------------------------------------------------------------------------------------------------
 
-    def next_deadline(self) -> float | None:
-        """Return when `give_up` is due."""
-        return min((link.deadline for link in self.dialling.values() if link.deadline is not None), default=None)
+    @property
+    def timed(self) -> bool:
+        """Whether anything has a deadline."""
+        return bool(self.dialling or (self._member is not None and self._links))
 
-    def give_up(self, now: float) -> None:
-        """End the attempts that took too long."""
+    def next_deadline(self) -> float | None:
+        """Return when `handle_timer` is due."""
+        due = [link.deadline for link in self.dialling.values() if link.deadline is not None]
+        if self._member is not None and self._links:
+            renewal = self._member.next_deadline()
+            due += [self._audit_due] if renewal is None else [self._audit_due, renewal]
+        return min(due, default=None)
+
+    def handle_timer(self, now: float) -> None:
+        """End the attempts that took too long; see whether the servers that are connected are to be believed still."""
         for link in [*self.dialling.values()]:
             if link.deadline is not None and link.deadline <= now:
                 self._lose(link, f"no answer within {self._dial_timeout:g} s")
+        if self._member is None or not self._links:
+            return
+        renewal = self._member.next_deadline()
+        if renewal is not None and renewal <= now:
+            self._member.tick()
+        if self._audit_due <= now:
+            self._audit_due = now + AUDIT
+            for link in [*self._links.values()]:
+                self._audit(self._member, link)
+
+    def _audit(self, member: RealmMember, link: _Uplink) -> None:
+        if link.deadline is not None or not isinstance(link.sock, ssl.SSLSocket):
+            return
+        try:
+            check_server(member, link.sock)
+        except StaleHead:
+            pass  # no news is no revocation
+        except TrustError as error:
+            self._lose(link, str(error))
 
     # ---- what happens on the sockets ----------------------------------------------------------------------------
 
@@ -184,19 +230,53 @@ class Uplinks:
                 why = reason(error)
                 self._shut(link)
                 continue
-            self._opened(link)
+            self._greet(link, sock)
             return
         self._lose(link, why)
 
+    def _greet(self, link: _Uplink, sock: socket.socket) -> None:
+        """It is connected: begin with TLS, if the servers are to prove who they are."""
+        if self._member is None:
+            self._opened(link)
+            return
+        try:
+            link.sock = dialled(self._member, sock)
+        except (OSError, TrunklineError) as error:
+            self._next(link, why_failed(error, self._member.realm))
+        else:
+            self._shake_hands(self._member, link, link.sock)
+
+    def _shake_hands(self, member: RealmMember, link: _Uplink, tls: ssl.SSLSocket) -> None:
+        try:
+            tls.do_handshake()
+            check_server(member, tls)
+        except ssl.SSLWantReadError:
+            self._watch(link, IN)
+        except ssl.SSLWantWriteError:
+            self._watch(link, OUT)
+        except (OSError, ValueError, TrunklineError) as error:
+            self._next(link, why_failed(error, member.realm))
+        else:
+            self._opened(link)
+            if tls.pending():
+                self._take(link, tls)
+
+    def _next(self, link: _Uplink, why: str) -> None:
+        self._shut(link)
+        self._connect_next(link, why)
+
+    def _watch(self, link: _Uplink, mask: int) -> None:
+        assert link.sock is not None, "it is connected"
+        if not link.mask:
+            self._pollers.add(link.sock.fileno(), mask, lambda mask: self._ready(link, mask))
+        elif mask != link.mask:
+            self._pollers.change(link.sock.fileno(), mask)
+        link.mask = mask
+
     def _opened(self, link: _Uplink) -> None:
-        assert link.sock is not None, "it has just been connected"
         del self.dialling[link.conn]
         link.deadline = None
-        if link.mask:
-            self._pollers.change(link.sock.fileno(), IN)
-        else:
-            self._pollers.add(link.sock.fileno(), IN, lambda mask: self._ready(link, mask))
-        link.mask = IN
+        self._watch(link, IN)
         self.unsent.append(link)
         # A server that is reached anew is reached from another network, perhaps: a laptop was carried there.
         self._events.extend(self._look_around())
@@ -206,15 +286,23 @@ class Uplinks:
         sock = link.sock
         assert sock is not None, "its handler goes when the socket goes"
         if link.deadline is not None:
-            self._connected(link, sock, mask)
+            if isinstance(sock, ssl.SSLSocket):
+                assert self._member is not None, "who has no realm has no TLS"
+                self._shake_hands(self._member, link, sock)
+            else:
+                self._connected(link, sock, mask)
             return
         if mask & OUT:
             self.unsent.append(link)
-        if not mask & ~OUT:
-            return
+        if mask & ~OUT:
+            self._take(link, sock)
+            while link.sock is sock and isinstance(sock, ssl.SSLSocket) and sock.pending():
+                self._take(link, sock)  # libssl has it already: the socket itself need not turn readable
+
+    def _take(self, link: _Uplink, sock: socket.socket) -> None:
         try:
             data = sock.recv(CHUNK)
-        except BlockingIOError:
+        except WAITS:
             return
         except OSError as error:
             self._lose(link, reason(error))
@@ -237,10 +325,9 @@ class Uplinks:
             return  # meant for an earlier socket with this descriptor
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
-            self._shut(link)
-            self._connect_next(link, os.strerror(error))
+            self._next(link, os.strerror(error))
         else:
-            self._opened(link)
+            self._greet(link, sock)
 
     # ---- the end -----------------------------------------------------------------------------------------------
 
@@ -275,4 +362,6 @@ def _resolve(host: str, port: int, flags: int) -> _Addresses:
 
 def reason(error: Exception) -> str:
     """Return an error's text for people, without its number."""
+    if isinstance(error, ssl.SSLError):
+        return why_lost(error)
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
