@@ -12,6 +12,9 @@ from trunkline.cli.bench import bench
 from trunkline.cli.common import Common
 from trunkline.cli.explain import explain
 from trunkline.cli.expose import expose
+from trunkline.cli.invite import invite
+from trunkline.cli.join import join
+from trunkline.cli.key import key
 from trunkline.cli.meet import meet
 from trunkline.cli.names import names
 from trunkline.cli.reach import reach
@@ -25,6 +28,7 @@ from trunkline.cli.up import up
 SECTIONS: Final[dict[str, tuple[Callable[..., None] | typer.Typer, ...]]] = {
     "Connect": (meet, expose, reach, send, take),
     "Serve": (up, switchboard, authority),
+    "Belong": (invite, join, key),
     "Look": (status, names, explain),
     "Prove and measure": (simulate, bench),
 }

@@ -1,5 +1,6 @@
 """``trunkline invite``: how somebody else gets into this realm."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -181,7 +182,8 @@ def _decide(
         common.say(f"{who} is here, with the key\n  {fingerprint}")
         with directory(common) as keys:
             keys.submit(asked.statement)
-            if can_approve and confirm(f"Approve {who}?", yes=approve):
+            asking = can_approve and (approve or sys.stdin.isatty())
+            if asking and confirm(f"Approve {who}?", yes=approve):
                 record = keys.existing(who)
                 if record.keys == statement.keys:
                     keys.approve_key(record, root_signer(common, admin_dir))

@@ -400,6 +400,15 @@ def _write_file(file: Path, realm: bytes, statements: "Sequence[Signed]") -> Non
         raise ConfigError(f"{file} can't be written: {(error.strerror or str(error)).lower()}") from error
 
 
+_CALLED: Final = {
+    "Insert": "the key",
+    "Approve": "the approval",
+    "Change": "the change",
+    "Delete": "the deletion",
+    "Retire": "the retirement",
+}
+
+
 def _submit_file(common: Common, file: Path, authority: str | None) -> None:
     from trunkline.authority.rules import read_statement
 
@@ -407,7 +416,8 @@ def _submit_file(common: Common, file: Path, authority: str | None) -> None:
         for signed in _read_file(file, asked.realm):
             statement = read_statement(signed)
             index = asked.submit(signed)
-            common.tell(f"{type(statement).__name__.lower()} of {statement.user} is in the log at {index}")
+            what = _CALLED[type(statement).__name__]
+            common.tell(f"{what} of {statement.user} is in the log, at {index}")
 
 
 def _approve_file(common: Common, file: Path, out: Path, admin_dir: Path | None, *, yes: bool) -> None:
