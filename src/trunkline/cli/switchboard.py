@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from trunkline.drivers.server_aio import SwitchboardServer
     from trunkline.names import Address
     from trunkline.switchboard.config import ServerConfig
+    from trunkline.switchboard.policy import Policy
 
 Spin = Annotated[
     float | None,
@@ -93,14 +94,23 @@ def make_config(
     join: "tuple[Address, ...]" = (),
     heartbeat: float = 2.0,
     max_clients: int = 20_000,
+    policy: "Policy | None" = None,
 ) -> "ServerConfig":
     """Return a server's settings."""
     from trunkline.names import check_name
     from trunkline.switchboard.config import ServerConfig
+    from trunkline.switchboard.policy import Policy
 
     if server_id:
         check_name(server_id)
-    return ServerConfig(id=server_id, address=address, join=join, heartbeat=heartbeat, max_clients=max_clients)
+    return ServerConfig(
+        id=server_id,
+        address=address,
+        join=join,
+        heartbeat=heartbeat,
+        max_clients=max_clients,
+        policy=policy or Policy(),
+    )
 
 
 def serve(
