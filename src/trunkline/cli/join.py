@@ -34,9 +34,10 @@ def join(
         bool, typer.Option("--force", help="Leave the realm that this home is in; its files are kept as *.old.")
     ] = False,
 ) -> None:
-    """Join a realm: believe its root, know its servers, have a key of yours entered in its directory.
+    """Join a realm that somebody else has.
 
-    An administrator of the realm then approves the key, unless the one with the code does so at once.
+    This home then believes its root and knows its servers, and a key of yours is entered in its directory. An
+    administrator of the realm then approves the key, unless the one with the code does so at once.
 
     \b
     Examples:

@@ -41,7 +41,7 @@ Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write statements
 
 key = typer.Typer(
     name="key",
-    help="Make keys, have them entered in the realm's directory, approve, change and delete them.",
+    help="Keys of users: make, enter, approve, look up, change, delete.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -54,7 +54,9 @@ def new(
     user: User = None,
     passphrase: Annotated[bool, typer.Option("--passphrase", help="Ask for a passphrase to keep it under.")] = False,
 ) -> None:
-    """Make a key for USER, in a file of this home that nobody else can read.
+    """Make a key for USER.
+
+    It is in a file of this home that nobody else can read.
 
     \b
     Examples:
@@ -133,7 +135,7 @@ def approval_hint(user: str, fingerprint: str) -> str:
 def approve(
     ctx: typer.Context,
     users: Annotated[
-        list[str] | None, typer.Argument(metavar="USER...", help="Whose keys.", show_default=False)
+        list[str] | None, typer.Argument(metavar="USER", help="Whose keys.", show_default=False)
     ] = None,
     file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Approve what is in this file, without a network.")
@@ -304,9 +306,9 @@ def delete(
     yes: Yes = False,
     authority: AuthorityAt = None,
 ) -> None:
-    """Take USER out of the directory, and revoke what was certified for that key.
+    """Take USER out of the directory.
 
-    It is signed with the key of USER if that is here, otherwise with the administrator's.
+    What was certified for that key is revoked. It is signed with the key of USER if that is here, otherwise with the administrator's.
 
     \b
     Examples:

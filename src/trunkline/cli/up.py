@@ -64,9 +64,9 @@ def up(
     spin: Spin = None,
     as_json: Annotated[bool, typer.Option("--json", help="Say as JSON where it listens.")] = False,
 ) -> None:
-    """Start what the programs of this host need: an authority and a switchboard, secure from the first minute.
+    """Start all that this host needs, secure from the first minute.
 
-    The first start makes a realm: a root key, which is the administrator's, and a key for you, approved. Later ones
+    That is an authority and a switchboard. The first start makes a realm: a root key, which is the administrator's, and a key for you, approved. Later ones
     use it. Programs of this home find all that by themselves. It runs until it is interrupted.
 
     \b
@@ -216,9 +216,9 @@ def _plain(common: Common, at: "Address", *, metrics: str | None, spin: float | 
 
 def _is_up(common: Common, address: "Address") -> bool:
     from trunkline.cli.common import run
-    from trunkline.cli.status import ask
+    from trunkline.cli.status import ask_one
 
-    return not isinstance(run(ask(address)), str)
+    return not isinstance(run(ask_one(common, address)), str)
 
 
 def _local(bound: "Address") -> "Address":
