@@ -5,6 +5,7 @@ which reads its settings from the environment and TRUNKLINE_HOME when it is firs
 """
 
 import functools
+import threading
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from trunkline.drivers.clock import now as clock
 from trunkline.drivers.home import Home, given_servers
 from trunkline.drivers.memberships import Memberships
 from trunkline.drivers.secure_sockets import SecureConnection
+from trunkline.drivers.servers_tls import RealmMember
 from trunkline.drivers.sockets import Connection
 from trunkline.names import Address, Secret, check_name, check_pair
 from trunkline.switchboard.config import ClientConfig
@@ -179,12 +181,28 @@ class Switchboard:
         self._timings = timings or ClientConfig()
         self._memberships = Memberships(home, memberships)
         self._client = BlockingClient(self._configure, self._remember)
+        self._others: dict[str, BlockingClient] = {}
+        self._lock = threading.Lock()
 
-    def _configure(self) -> tuple[ClientConfig, tuple[str, ...] | None, RealmMember | None]:
+    def _client_of(self, member: "Membership") -> BlockingClient:
+        """Return the client whose connection to the servers proves this user: a secured one lets none other speak."""
+        if not Home(self._home_path).in_realm or member is self._memberships.get(None) or member.user is None:
+            return self._client
+        with self._lock:
+            client = self._others.get(member.user)
+            if client is None:
+                configure = functools.partial(self._configure, member.user)
+                client = self._others[member.user] = BlockingClient(configure, self._remember)
+            return client
+
+    def _configure(self, user: str | None = None) -> tuple[ClientConfig, tuple[str, ...] | None, RealmMember | None]:
         home = self._home = Home(self._home_path)
+        member = self._memberships.get(user) if home.in_realm else None
+        if member is not None:
+            member.ready(ANSWER_TIMEOUT)
         servers = home.switchboards() if self._servers is None else self._servers
         advertise = home.settings().advertise if self._advertise is None else self._advertise
-        return msgspec.structs.replace(self._timings, servers=servers, place=place()), advertise, None
+        return msgspec.structs.replace(self._timings, servers=servers, place=place()), advertise, member
 
     def _remember(self, servers: tuple[Address, ...]) -> None:
         if self._home is not None:
@@ -275,7 +293,7 @@ class Switchboard:
         member = self._memberships.get(user)
         member.ready(timeout)
         left = None if timeout is None else max(0.0, timeout - (clock() - start))
-        return self._client.secure_meet(me, you, member, peer_user, left)
+        return self._client_of(member).secure_meet(me, you, member, peer_user, left)
 
     def secure_post(
         self,
@@ -312,8 +330,9 @@ class Switchboard:
         secret = _checked_offer(backlog, secret, unique=unique)
         member = self._memberships.get(user)
         member.ready()
-        offer = self._client.post(name, unique=unique, secret=secret, backlog=backlog, member=member, allow=patterns)
-        return SecurePost(self._client, offer)
+        client = self._client_of(member)
+        offer = client.post(name, unique=unique, secret=secret, backlog=backlog, member=member, allow=patterns)
+        return SecurePost(client, offer)
 
     def names(self, prefix: str = "", *, timeout: float | None = ANSWER_TIMEOUT) -> list[PostedName]:
         """Return what is posted under names that begin with ``prefix``, in order.
@@ -384,7 +403,10 @@ class Switchboard:
 
     def close(self) -> None:
         """Withdraw what is wanted, end what is posted, close what is open. A later call starts afresh."""
-        self._client.close()
+        with self._lock:
+            others, self._others = self._others, {}
+        for client in (self._client, *others.values()):
+            client.close()
         self._memberships.close()
 
     def __enter__(self) -> Self:
