@@ -134,9 +134,7 @@ def approval_hint(user: str, fingerprint: str) -> str:
 @key.command()
 def approve(
     ctx: typer.Context,
-    users: Annotated[
-        list[str] | None, typer.Argument(metavar="USER", help="Whose keys.", show_default=False)
-    ] = None,
+    users: Annotated[list[str] | None, typer.Argument(metavar="USER", help="Whose keys.", show_default=False)] = None,
     file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Approve what is in this file, without a network.")
     ] = None,

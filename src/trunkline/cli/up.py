@@ -83,6 +83,11 @@ def up(
     at = Address.parse(listen)
     home = Home(common.home)
     if plain:
+        if home.in_realm:
+            raise ConfigError(
+                f"{home.path} is in a realm, and its programs speak to servers of that realm only: "
+                "use another --home for a server without one"
+            )
         _plain(common, at, metrics=metrics, spin=spin, as_json=as_json)
         return
     own = OwnRealm(home.path, passphrase_for(home.path / "admin" / "root.key"))

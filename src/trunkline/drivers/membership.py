@@ -149,6 +149,18 @@ class Membership:
         return self._trust.fingerprint
 
     @property
+    def expires(self) -> int | None:
+        """When the certificate in use ends, in seconds since 1970; None if there is none."""
+        with self._lock:
+            return None if self._identity is None else self._identity.not_after
+
+    @property
+    def head_time(self) -> int | None:
+        """When the newest head that is known was signed, in seconds since 1970; None if there is none."""
+        with self._lock:
+            return self._trust.refreshed or None
+
+    @property
     def key(self) -> UserKey:
         """The user's secret keys.
 
