@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
+from trunkline.drivers import secure_blocking
 from trunkline.drivers.addresses import place
-from trunkline.drivers.client_blocking import BlockingClient, Offer
+from trunkline.drivers.client_blocking import BlockingClient
 from trunkline.drivers.clock import now as clock
 from trunkline.drivers.home import Home, given_servers
 from trunkline.drivers.memberships import Memberships
+from trunkline.drivers.offers import Offer
 from trunkline.drivers.secure_sockets import SecureConnection
 from trunkline.drivers.sockets import Connection
 from trunkline.names import Address, Secret, check_name, check_pair
@@ -180,11 +182,12 @@ class Switchboard:
         self._memberships = Memberships(home, memberships)
         self._client = BlockingClient(self._configure, self._remember)
 
-    def _configure(self) -> tuple[ClientConfig, tuple[str, ...] | None, RealmMember | None]:
+    def _configure(self) -> tuple[ClientConfig, tuple[str, ...] | None, "Membership | None"]:
         home = self._home = Home(self._home_path)
         servers = home.switchboards() if self._servers is None else self._servers
         advertise = home.settings().advertise if self._advertise is None else self._advertise
-        return msgspec.structs.replace(self._timings, servers=servers, place=place()), advertise, None
+        config = msgspec.structs.replace(self._timings, servers=servers, place=place())
+        return config, advertise, self._memberships.known()
 
     def _remember(self, servers: tuple[Address, ...]) -> None:
         if self._home is not None:
@@ -275,7 +278,7 @@ class Switchboard:
         member = self._memberships.get(user)
         member.ready(timeout)
         left = None if timeout is None else max(0.0, timeout - (clock() - start))
-        return self._client.secure_meet(me, you, member, peer_user, left)
+        return secure_blocking.secure_meet(self._client, member, me, you, peer_user, left)
 
     def secure_post(
         self,
