@@ -218,6 +218,10 @@ class TestGettingReady:
             assert watch._renewals.attempts == {FetchHead: 1, Renew: 0}
             with pytest.raises(NotAllowed, match="is no user of 'lab.example'"):
                 _ = watch.key
+            from trunkline.authority import requests
+
+            key = realm.key("hal")
+            assert watch.submit(requests.insert(watch.fingerprint, "hal", key.public, key.sign)) > 0
             with pytest.raises(NotAllowed, match="nobody can dial it"):
                 watch.tls_server()
             with connected(watch, realm.membership("ops/ben"), required=False) as (here, there):
@@ -258,6 +262,8 @@ class TestOverRestarts:
                 first.compare(lie)
             with pytest.raises(ForkedHistory):
                 first.ready(0)
+            with pytest.raises(ForkedHistory):
+                asyncio.run(first.ready_async())
         assert home.load_evidence()
         assert "the evidence is kept in" in caplog.text
         with Membership.open(home) as second:
@@ -386,6 +392,12 @@ class TestStaleness:
             wall.ahead = 4000
             with pytest.raises(NoAuthority):
                 member.ready(30)
+
+    def test_a_newer_head_that_is_old_by_our_clock_is_asked_for_once(self, ann, wall):
+        ann.ready(30)
+        wall.ahead = 400
+        ann.ready(30)
+        assert ann._renewals.attempts[FetchHead] == 2
 
     def test_strict_refuses(self, realm):
         settings = TrustSettings(when_stale="strict")

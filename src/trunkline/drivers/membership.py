@@ -339,16 +339,12 @@ class Membership:
                 raise lack
             if waiting.over(kind):
                 failure = self._renewals.failures[kind]
-                if kind is FetchHead and not self._is_fatal(lack):
-                    continue  # it was tried, and the policy lets us go on
+                if isinstance(lack, _Aging):
+                    continue  # a newer one was asked for, and is not new enough; the policy lets us go on
                 raise failure or lack
             self._renewals.hurry(head=kind is FetchHead, certificate=kind is Renew)
             return True
         return False
-
-    @staticmethod
-    def _is_fatal(lack: TrunklineError) -> bool:
-        return not isinstance(lack, _Aging)
 
     def _lacks_head(self) -> TrunklineError | None:
         with self._lock:
