@@ -107,7 +107,7 @@ class Stage:
         """Start a machine on what is on its disk."""
         proxy = self.disks[site]
         proxy.now = disk
-        reader: Reader = proxy  # type: ignore[assignment]
+        reader: Reader = proxy
         made: Machine = (
             self.cast.directory(reader, clock, now) if site == AUTHORITY else self.cast.replica(reader, now)
         )
