@@ -14,6 +14,7 @@ import logging
 import os
 import ssl
 import stat
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -24,9 +25,10 @@ from msgspec import Meta
 from trunkline.authority.certificates import fingerprint_text, parse_fingerprint, parse_root
 from trunkline.authority.freshness import GRACE, MAX_STALENESS, TrustSettings
 from trunkline.authority.messages import SignedHead
+from trunkline.authority.trust import Trust
 from trunkline.authority.truststate import MAX_STATE, decode_evidence, encode_evidence
 from trunkline.drivers.authority_client import DEFAULT_PORT
-from trunkline.drivers.home import MAX_FILE, Home
+from trunkline.drivers.home import MAX_FILE, Home, to_toml
 from trunkline.drivers.keys import UserKey, read_secret, write_secret
 from trunkline.drivers.tls import Credential, load_credential
 from trunkline.errors import ConfigError, InvalidAddress, InvalidRealm, InvalidUser, TrustError
@@ -128,7 +130,10 @@ class RealmHome:
                 "use another TRUNKLINE_HOME for another realm"
             )
         _write(self.path / "root.pem", ssl.DER_cert_to_PEM_cert(root).encode())
-        _write(self.path / "realm.toml", _toml(settings))
+        _write(
+            self.path / "realm.toml",
+            to_toml(settings, "The realm that this home belongs to (docs/spec/authority.md section 12)."),
+        )
 
     def root(self) -> bytes:
         """Read ``root.pem`` and compare it with the fingerprint; return DER.
@@ -199,7 +204,7 @@ class RealmHome:
 
     def keep_state(self, state: bytes) -> None:
         """Write what `Trust.state` returned. Failing is no error but a warning: this run goes on all the same."""
-        self._keep(self.state_path(), state)
+        self._keep(self.state_path(), Secret(state))
 
     @property
     def evidence_path(self) -> Path:
@@ -220,7 +225,7 @@ class RealmHome:
 
     def keep_evidence(self, evidence: Sequence[SignedHead]) -> None:
         """Write the evidence of two histories, for a person to look at."""
-        self._keep(self.evidence_path, encode_evidence(evidence))
+        self._keep(self.evidence_path, Secret(encode_evidence(evidence)))
         _log.error("two histories: the evidence is kept in %s", self.evidence_path)
 
     def load_credential(self, user: str) -> Credential | None:
@@ -234,7 +239,7 @@ class RealmHome:
 
     def keep_credential(self, user: str, credential: Credential) -> None:
         """Write the certificate in use, so that a restart goes on with it. Failing is no error but a warning."""
-        self._keep(self.state_path(user), credential.pem())
+        self._keep(self.state_path(user), Secret(credential.pem()))
 
     def _load(self, path: Path) -> bytes | None:
         if not path.exists():
@@ -242,7 +247,7 @@ class RealmHome:
         self._check_folder(path.parent)
         return read_secret(path, MAX_STATE)
 
-    def _keep(self, path: Path, data: bytes) -> None:
+    def _keep(self, path: Path, data: Secret) -> None:
         try:
             write_secret(path, data, replace=True)
         except ConfigError as error:
@@ -258,15 +263,30 @@ class RealmHome:
             )
 
 
+class Kept:
+    """What a home keeps of a `Trust`, written when there is more of it than before. Thread-safe."""
+
+    def __init__(self, home: RealmHome, trust: Trust) -> None:
+        self._home = home
+        self._writing = threading.Lock()
+        self._state = trust.state()
+        self._accused = bool(trust.evidence)
+
+    def update(self, lock: contextlib.AbstractContextManager[object], trust: Trust) -> None:
+        """Write down what ``trust`` has learnt. It is read under ``lock``, not held while the disk is slow."""
+        with self._writing:
+            with lock:
+                state, evidence = trust.state(), trust.evidence
+            if evidence and not self._accused:
+                self._accused = True
+                self._home.keep_evidence(evidence)
+            if state is not None and state != self._state:
+                self._state = state
+                self._home.keep_state(state)
+
+
 def _file_name(user: str) -> str:
     return check_user(user).replace("/", "%2F")
-
-
-def _toml(settings: RealmSettings) -> bytes:
-    """Return what reads back as ``settings``: strings, numbers and lists are written alike in TOML and JSON."""
-    fields: dict[str, object] = msgspec.to_builtins(settings)
-    lines = [f"{name} = {msgspec.json.encode(value).decode()}\n" for name, value in fields.items()]
-    return "".join(["# The realm that this home belongs to (docs/spec/authority.md section 12).\n", *lines]).encode()
 
 
 def _read(file: Path) -> bytes:

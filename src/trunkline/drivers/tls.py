@@ -10,18 +10,20 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from trunkline.errors import ConfigError
+from trunkline.names import Secret
 
 MAX_SESSIONS: Final = 256
 """Most TLS sessions that a process keeps for resumption: one for each pair of peer user and peer name."""
 
 TlsPeer = ssl.SSLSocket | ssl.SSLObject
+Kind = Literal["client", "server", "optional"]
 
 
 class Credential(msgspec.Struct, frozen=True):
@@ -65,6 +67,32 @@ def server_context(root: bytes, credential: Credential, *, required: bool = True
     return context
 
 
+class Contexts:
+    """The contexts of one credential, each made at its first use.
+
+    Args:
+        root: the realm's root certificate, DER.
+        credential: None for who only verifies others, and is dialled by nobody.
+    """
+
+    def __init__(self, root: bytes, credential: Credential | None) -> None:
+        self._root = root
+        self._credential = credential
+        self._made: dict[Kind, ssl.SSLContext] = {}
+
+    def get(self, kind: Kind) -> ssl.SSLContext:
+        """Return the context for the side that dials, or is dialled; ``optional``: clients may show no certificate."""
+        found = self._made.get(kind)
+        if found is None:
+            if kind == "client":
+                found = client_context(self._root, self._credential)
+            else:
+                assert self._credential is not None, "the caller has checked that"
+                found = server_context(self._root, self._credential, required=kind == "server")
+            self._made[kind] = found
+        return found
+
+
 def _prepare(context: ssl.SSLContext, root: bytes, credential: Credential | None) -> ssl.SSLContext:
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
@@ -76,24 +104,24 @@ def _prepare(context: ssl.SSLContext, root: bytes, credential: Credential | None
         # looks up.
         context.load_verify_locations(cadata=b"".join(credential.chain[1:]))
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        with _as_file(credential.pem()) as path:
+        with _as_file(Secret(credential.pem())) as path:
             context.load_cert_chain(path)
     return context
 
 
 @contextlib.contextmanager
-def _as_file(data: bytes) -> Iterator[str]:
+def _as_file(data: Secret) -> Iterator[str]:
     """Lend ``data`` as a file that nobody else can open: libssl takes a secret key from nowhere else."""
     memory = getattr(os, "memfd_create", None)
     if memory is None:  # pragma: no cover - not Linux
         with tempfile.NamedTemporaryFile() as file:  # 0600
-            file.write(data)
+            file.write(data.reveal())
             file.flush()
             yield file.name
         return
     opened = memory("trunkline", os.MFD_CLOEXEC)
     try:
-        os.write(opened, data)
+        os.write(opened, data.reveal())
         yield f"/proc/self/fd/{opened}"
     finally:
         os.close(opened)
