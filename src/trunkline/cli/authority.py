@@ -30,7 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Say it as JSON.")]
 
 authority = typer.Typer(
     name="authority",
-    help="Make a realm, serve its directory of users and keys, and check it.",
+    help="Make a realm, serve its directory of keys, check it.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

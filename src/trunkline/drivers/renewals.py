@@ -127,7 +127,7 @@ class Renewals:
                 came = self._fetch_head() if isinstance(job, FetchHead) else self._renew()
             except TrunklineError as error:
                 failure, came = error, Failed(isinstance(job, Renew), str(error))
-            except Exception as error:  # noqa: BLE001 - a mistake of ours; who waits is told all the same
+            except Exception as error:
                 _log.exception("the membership can't be kept up to date")
                 failure = ClosedError(f"the membership can't be kept up to date: {type(error).__name__}: {error}")
                 came = Failed(isinstance(job, Renew), str(failure))
@@ -136,3 +136,15 @@ class Renewals:
                 self.failures[type(job)] = failure
                 self.step(came)
                 self._tell()
+
+
+class Since:
+    """Which tasks have ended since somebody began to wait."""
+
+    def __init__(self, renewals: Renewals) -> None:
+        self._renewals = renewals
+        self._before = dict(renewals.attempts)
+
+    def over(self, kind: type[FetchHead | Renew]) -> bool:
+        """Say whether one of that kind has."""
+        return self._renewals.attempts[kind] > self._before[kind]
