@@ -1,4 +1,4 @@
-"""The log's tree as it is stored: tiles of four levels (docs/spec/authority.md section 5).
+"""The log's tree as it is stored: tiles of four levels (docs/spec/authority.md section 10).
 
 Tile ``(t, i)`` holds the hashes of up to sixteen complete subtrees of level ``4 t``, from place ``16 i`` on. What was
 complete once stays as it is, so a tile only ever grows. Once it is full, the hashes of the three levels above follow:
