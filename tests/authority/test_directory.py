@@ -107,6 +107,7 @@ def test_the_same_statement_again_gets_the_same_answer_and_no_second_entry():
 
 def test_nothing_is_answered_before_it_is_saved_refusals_included():
     desk = Desk()
+    desk.head()  # shown, and so saved
     requests = (msg.AskHead(1), msg.Submit(2, insert(ANN)), msg.Submit(3, insert(EVE, name="ann")), msg.Get(4, "ann"))
     effects = desk.machine.step(Received(tuple((-1, each) for each in requests)), 0.0)
     answers = [each.answer.query for each in effects if isinstance(each, Send)]
