@@ -6,6 +6,7 @@ which reads its settings from the environment and TRUNKLINE_HOME when it is firs
 
 import functools
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from trunkline.drivers.memberships import Memberships
 from trunkline.drivers.offers import Offer
 from trunkline.drivers.secure_sockets import SecureConnection
 from trunkline.drivers.sockets import Connection
+from trunkline.errors import ConfigError
 from trunkline.names import Address, Secret, check_name, check_pair
 from trunkline.switchboard.config import ClientConfig
 from trunkline.users import check_pattern, check_user
@@ -180,14 +182,27 @@ class Switchboard:
         self._advertise = None if advertise is None else tuple(advertise)
         self._timings = timings or ClientConfig()
         self._memberships = Memberships(home, memberships)
-        self._client = BlockingClient(self._configure, self._remember)
+        self._client = BlockingClient(lambda: self._configure(self._memberships.known()), self._remember)
+        self._others: dict[Membership, BlockingClient] = {}
+        self._lock = threading.Lock()
 
-    def _configure(self) -> tuple[ClientConfig, tuple[str, ...] | None, "Membership | None"]:
+    def _client_of(self, member: "Membership") -> BlockingClient:
+        """Return the client whose connections to servers prove our user: each of several users has its own."""
+        if member is self._memberships.known():
+            return self._client
+        with self._lock:
+            if member not in self._others:
+                self._others[member] = BlockingClient(lambda: self._configure(member), self._remember)
+            return self._others[member]
+
+    def _configure(
+        self, member: "Membership | None"
+    ) -> tuple[ClientConfig, tuple[str, ...] | None, "Membership | None"]:
         home = self._home = Home(self._home_path)
         servers = home.switchboards() if self._servers is None else self._servers
         advertise = home.settings().advertise if self._advertise is None else self._advertise
         config = msgspec.structs.replace(self._timings, servers=servers, place=place())
-        return config, advertise, self._memberships.known()
+        return config, advertise, member
 
     def _remember(self, servers: tuple[Address, ...]) -> None:
         if self._home is not None:
@@ -278,7 +293,7 @@ class Switchboard:
         member = self._memberships.get(user)
         member.ready(timeout)
         left = None if timeout is None else max(0.0, timeout - (clock() - start))
-        return secure_blocking.secure_meet(self._client, member, me, you, peer_user, left)
+        return secure_blocking.secure_meet(self._client_of(member), member, me, you, peer_user, left)
 
     def secure_post(
         self,
@@ -312,11 +327,14 @@ class Switchboard:
         if isinstance(allow, str):
             allow = (allow,)  # else each of its letters would be a user
         patterns = tuple(check_pattern(each) for each in allow)
+        if not patterns:
+            raise ConfigError("allow names nobody: a secure post has 1 to 16 users, or patterns of users")
         secret = _checked_offer(backlog, secret, unique=unique)
         member = self._memberships.get(user)
         member.ready()
-        offer = self._client.post(name, unique=unique, secret=secret, backlog=backlog, member=member, allow=patterns)
-        return SecurePost(self._client, offer)
+        client = self._client_of(member)
+        offer = client.post(name, unique=unique, secret=secret, backlog=backlog, member=member, allow=patterns)
+        return SecurePost(client, offer)
 
     def names(self, prefix: str = "", *, timeout: float | None = ANSWER_TIMEOUT) -> list[PostedName]:
         """Return what is posted under names that begin with ``prefix``, in order.
@@ -371,7 +389,10 @@ class Switchboard:
 
     def close(self) -> None:
         """Withdraw what is wanted, end what is posted, close what is open. A later call starts afresh."""
-        self._client.close()
+        with self._lock:
+            others, self._others = list(self._others.values()), {}
+        for client in (self._client, *others):
+            client.close()
         self._memberships.close()
 
     def __enter__(self) -> Self:
