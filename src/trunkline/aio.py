@@ -428,13 +428,11 @@ class Switchboard:
 
     def _apart(self, member: Membership) -> str | None:
         """Return the user of a membership that needs connections to servers of its own; None if it is the default."""
-        if not Home(self._home_path).in_realm or member is self._members.get(None):
-            return None
-        return member.user
+        return None if member is self._members.known() else member.user
 
     def _new_client(self, noticed: Callable[[bytes], None] | None = None, *, user: str | None = None) -> AsyncClient:
         home = Home(self._home_path)
-        member = self._members.get(user) if home.in_realm else None
+        member = self._members.known() if user is None else self._members.get(user)
         config = msgspec.structs.replace(
             self._timings,
             servers=home.switchboards() if self._servers is None else self._servers,

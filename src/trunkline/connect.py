@@ -5,8 +5,8 @@ which reads its settings from the environment and TRUNKLINE_HOME when it is firs
 """
 
 import functools
-import threading
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -191,29 +191,29 @@ class Switchboard:
         self._advertise = None if advertise is None else tuple(advertise)
         self._timings = timings or ClientConfig()
         self._memberships = Memberships(home, memberships)
-        self._client = BlockingClient(self._configure, self._remember)
-        self._others: dict[str, BlockingClient] = {}
+        self._client = BlockingClient(lambda: self._configure(self._memberships.known()), self._remember)
+        self._others: dict[Membership, BlockingClient] = {}
         self._lock = threading.Lock()
 
     def _client_of(self, member: "Membership") -> BlockingClient:
-        """Return the client whose connection to the servers proves this user: a secured one lets none other speak."""
-        if not Home(self._home_path).in_realm or member is self._memberships.get(None) or member.user is None:
+        """Return the client whose connections to servers prove our user: each of several users has its own."""
+        if member is self._memberships.known():
             return self._client
         with self._lock:
-            client = self._others.get(member.user)
-            if client is None:
-                configure = functools.partial(self._configure, member.user)
-                client = self._others[member.user] = BlockingClient(configure, self._remember)
-            return client
+            if member not in self._others:
+                self._others[member] = BlockingClient(lambda: self._configure(member), self._remember)
+            return self._others[member]
 
-    def _configure(self, user: str | None = None) -> tuple[ClientConfig, tuple[str, ...] | None, RealmMember | None]:
+    def _configure(
+        self, member: "Membership | None"
+    ) -> tuple[ClientConfig, tuple[str, ...] | None, "Membership | None"]:
         home = self._home = Home(self._home_path)
-        member = self._memberships.get(user) if home.in_realm else None
         if member is not None:
             member.ready(ANSWER_TIMEOUT)
         servers = home.switchboards() if self._servers is None else self._servers
         advertise = home.settings().advertise if self._advertise is None else self._advertise
-        return msgspec.structs.replace(self._timings, servers=servers, place=place()), advertise, member
+        config = msgspec.structs.replace(self._timings, servers=servers, place=place())
+        return config, advertise, member
 
     def _remember(self, servers: tuple[Address, ...]) -> None:
         if self._home is not None:
@@ -356,6 +356,8 @@ class Switchboard:
         if isinstance(allow, str):
             allow = (allow,)  # else each of its letters would be a user
         patterns = tuple(check_pattern(each) for each in allow)
+        if not patterns:
+            raise ConfigError("allow names nobody: a secure post has 1 to 16 users, or patterns of users")
         secret = _checked_offer(backlog, secret, unique=unique)
         member = self._memberships.get(user)
         member.ready()
@@ -482,8 +484,8 @@ class Switchboard:
     def close(self) -> None:
         """Withdraw what is wanted, end what is posted, close what is open. A later call starts afresh."""
         with self._lock:
-            others, self._others = self._others, {}
-        for client in (self._client, *others.values()):
+            others, self._others = list(self._others.values()), {}
+        for client in (self._client, *others):
             client.close()
         self._memberships.close()
 
