@@ -16,6 +16,7 @@ from tests.realmkit import LiveAuthority, Realm
 from trunkline.authority import keeper
 from trunkline.authority.freshness import TrustSettings
 from trunkline.authority.keeper import FetchHead, Renew
+from trunkline.authority.trust import Trust
 from trunkline.drivers.clock import now as clock
 from trunkline.drivers.membership import EXPIRING, Membership
 from trunkline.errors import (
@@ -241,6 +242,16 @@ class TestOverRestarts:
             assert second._credential.chain == chain
             assert second.head() == head
             assert second._renewals.attempts == {FetchHead: 0, Renew: 0}
+
+    def test_a_head_that_others_of_this_home_have_kept_does_not_stand_for_a_certificate(self, realm, live, tmp_path):
+        home = realm.home(tmp_path / "ann", "ann", live.address)
+        realm.directory(live.address, trust=(trust := Trust(realm.name, realm.root))).refresh()
+        kept = trust.state()
+        assert kept is not None
+        home.keep_state(kept)
+        with Membership.open(home) as member:
+            member.ready(20)
+            assert member.expires is not None
 
     def test_an_old_head_is_not_taken_again(self, realm, live, tmp_path):
         home = realm.home(tmp_path / "ann", "ann", live.address)

@@ -306,7 +306,8 @@ def delete(
 ) -> None:
     """Take USER out of the directory.
 
-    What was certified for that key is revoked. It is signed with the key of USER if that is here, otherwise with the administrator's.
+    What was certified for that key is revoked. It is signed with the key of USER if that is here, otherwise with the
+    administrator's.
 
     \b
     Examples:

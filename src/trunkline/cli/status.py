@@ -56,8 +56,8 @@ def status(
 ) -> None:
     """Show which servers are up, and who you are.
 
-    Servers that those know of are asked too. In a realm it shows your user, how long the certificate is good, and how old
-    the newest signed head is. The exit code is 1 if no server is up.
+    Servers that those know of are asked too. In a realm it shows your user, how long the certificate is good, and
+    how old the newest signed head is. The exit code is 1 if no server is up.
 
     \b
     Example:
@@ -82,7 +82,7 @@ def status(
 
 @contextlib.contextmanager
 def member(common: Common) -> "Iterator[Membership | None]":
-    """Give what this home is in its realm; None if it is in none. It may have no certificate: see `Standing.trouble`."""
+    """Give what this home is in its realm, with a certificate or without yet; None if it is in none."""
     from trunkline.cli.realm import realm_home
     from trunkline.drivers.membership import Membership
 

@@ -66,8 +66,9 @@ def up(
 ) -> None:
     """Start all that this host needs, secure from the first minute.
 
-    That is an authority and a switchboard. The first start makes a realm: a root key, which is the administrator's, and a key for you, approved. Later ones
-    use it. Programs of this home find all that by themselves. It runs until it is interrupted.
+    That is an authority and a switchboard. The first start makes a realm: a root key, which is the administrator's,
+    and a key for you, approved. Later ones use it. Programs of this home find all that by themselves. It runs until
+    it is interrupted.
 
     \b
     Examples:

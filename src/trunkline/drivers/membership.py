@@ -408,7 +408,7 @@ class Membership:
         )
         self._renewals = Renewals(keeper, self._fetch_head, self._renew)
         if self._addresses and self._trust.refreshed:
-            keeper.step(HeadCame(self._trust.refreshed, self._wall()), clock())
+            keeper.know_head(self._trust.refreshed, self._wall(), clock())
 
     def _fetch_head(self) -> HeadCame:
         return HeadCame(self.directory.refresh(), self._wall())
