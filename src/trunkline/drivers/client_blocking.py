@@ -157,7 +157,7 @@ class BlockingClient:
         """
         rid = os.urandom(16)
         user = "" if member is None else user_of(member)
-        offer = Offer(rid, name, secret, member, allow)
+        offer = Offer(rid, name, secret, member, allow, datagram=datagram)
         standing = offer.standing
         assert standing is not None, "it was just made"
         try:

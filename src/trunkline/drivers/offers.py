@@ -18,6 +18,7 @@ class Offer:
         "acceptors",
         "allow",
         "bell",
+        "datagram",
         "error",
         "generation",
         "member",
@@ -29,10 +30,20 @@ class Offer:
         "standing",
     )
 
-    def __init__(self, rid: bytes, name: str, secret: Secret | None, member: Member | None, allow: Patterns) -> None:
+    def __init__(
+        self,
+        rid: bytes,
+        name: str,
+        secret: Secret | None,
+        member: Member | None = None,
+        allow: Patterns = (),
+        *,
+        datagram: bool = False,
+    ) -> None:
         self.rid = rid
         self.name = name
         self.secret = secret
+        self.datagram = datagram
         self.member = member
         """Our user, if the post is secure."""
         self.allow = allow
