@@ -191,6 +191,7 @@ class Switchboard:
         self._advertise = None if advertise is None else tuple(advertise)
         self._timings = timings or ClientConfig()
         self._memberships = Memberships(home, memberships)
+<<<<<<< HEAD
         self._client = BlockingClient(lambda: self._configure(self._memberships.known()), self._remember)
         self._others: dict[Membership, BlockingClient] = {}
         self._lock = threading.Lock()
@@ -208,12 +209,36 @@ class Switchboard:
         self, member: "Membership | None"
     ) -> tuple[ClientConfig, tuple[str, ...] | None, "Membership | None"]:
         home = self._home = Home(self._home_path)
+=======
+        self._client = BlockingClient(self._configure, self._remember)
+        self._others: dict[str, BlockingClient] = {}
+        self._lock = threading.Lock()
+
+    def _client_of(self, member: "Membership") -> BlockingClient:
+        """Return the client whose connection to the servers proves this user: a secured one lets none other speak."""
+        if member is self._memberships.known() or member.user is None:
+            return self._client
+        with self._lock:
+            client = self._others.get(member.user)
+            if client is None:
+                configure = functools.partial(self._configure, member.user)
+                client = self._others[member.user] = BlockingClient(configure, self._remember)
+            return client
+
+    def _configure(self, user: str | None = None) -> tuple[ClientConfig, tuple[str, ...] | None, RealmMember | None]:
+        home = self._home = Home(self._home_path)
+        member = self._memberships.known() if user is None else self._memberships.get(user)
+>>>>>>> secure
         if member is not None:
             member.ready(ANSWER_TIMEOUT)
         servers = home.switchboards() if self._servers is None else self._servers
         advertise = home.settings().advertise if self._advertise is None else self._advertise
+<<<<<<< HEAD
         config = msgspec.structs.replace(self._timings, servers=servers, place=place())
         return config, advertise, member
+=======
+        return msgspec.structs.replace(self._timings, servers=servers, place=place()), advertise, member
+>>>>>>> secure
 
     def _remember(self, servers: tuple[Address, ...]) -> None:
         if self._home is not None:
@@ -484,8 +509,13 @@ class Switchboard:
     def close(self) -> None:
         """Withdraw what is wanted, end what is posted, close what is open. A later call starts afresh."""
         with self._lock:
+<<<<<<< HEAD
             others, self._others = list(self._others.values()), {}
         for client in (self._client, *others):
+=======
+            others, self._others = self._others, {}
+        for client in (self._client, *others.values()):
+>>>>>>> secure
             client.close()
         self._memberships.close()
 
