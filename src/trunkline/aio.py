@@ -31,7 +31,7 @@ from trunkline.drivers.addresses import place
 from trunkline.drivers.client_aio import AsyncClient
 from trunkline.drivers.home import Home, given_servers
 from trunkline.drivers.meetings_aio import Meeting, Post, Streams, make_streams
-from trunkline.drivers.members import Members
+from trunkline.drivers.memberships import Memberships
 from trunkline.drivers.membership import Membership
 from trunkline.drivers.secure_aio import SecurePost, secure_streams
 from trunkline.drivers.secure_datagram import SecureDatagramSocket
@@ -89,7 +89,7 @@ class Switchboard:
         self._timings = timings or ClientConfig()
         self._clients: dict[tuple[asyncio.AbstractEventLoop, str | None], AsyncClient] = {}
         """By loop, and by user if it is not the default one: a secured server lets nobody speak for another."""
-        self._members = Members(home)
+        self._members = Memberships(home)
         self._upkeeps: weakref.WeakKeyDictionary[AsyncClient, Upkeep] = weakref.WeakKeyDictionary()
 
     async def meet(self, me: str, you: str, *, timeout: float | None = None) -> Streams:  # noqa: ASYNC109
