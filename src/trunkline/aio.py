@@ -87,7 +87,8 @@ class Switchboard:
         self._home_path = home
         self._advertise = None if advertise is None else tuple(advertise)
         self._timings = timings or ClientConfig()
-        self._clients: dict[asyncio.AbstractEventLoop, AsyncClient] = {}
+        self._clients: dict[tuple[asyncio.AbstractEventLoop, str | None], AsyncClient] = {}
+        """By loop, and by user if it is not the default one: a secured server lets nobody speak for another."""
         self._members = Members(home)
         self._upkeeps: weakref.WeakKeyDictionary[AsyncClient, Upkeep] = weakref.WeakKeyDictionary()
 
@@ -198,7 +199,8 @@ class Switchboard:
         """Do what `secure_meet` does, and return the `ssl.SSLSocket` itself, which doesn't block."""
         check_pair(me, you)
         check_user(peer_user)
-        return await secure_aio.secure_meet(self.client(), self._member(user), me, you, peer_user, timeout)
+        member = self._member(user)
+        return await secure_aio.secure_meet(self.client(member), member, me, you, peer_user, timeout)
 
     async def secure_meet_datagram(
         self,
@@ -256,8 +258,7 @@ class Switchboard:
         member = self._members.get(None if user is None else check_user(user))
 
         def client() -> AsyncClient:
-            self._member(user)
-            return self.client()
+            return self.client(self._member(user))
 
         return SecurePost(
             client, name, member, patterns, unique=unique, secret=secret, backlog=backlog, datagram=datagram
@@ -375,8 +376,8 @@ class Switchboard:
 
     async def close(self) -> None:
         """Withdraw what this loop's calls want, end their posts, close the connections. A later call starts afresh."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
+        loop = asyncio.get_running_loop()
+        for client in [self._clients.pop(key) for key in list(self._clients) if key[0] is loop]:
             client.close()
 
     async def __aenter__(self) -> Self:
@@ -390,7 +391,7 @@ class Switchboard:
     def _member(self, user: str | None) -> Membership:
         """Return our user's membership, and keep it fresh for as long as this loop's client is open."""
         member = self._members.get(None if user is None else check_user(user))
-        client = self.client()
+        client = self.client(member)
         upkeep = self._upkeeps.get(client)
         if upkeep is None:
             upkeep = self._upkeeps[client] = Upkeep(client.loop)
@@ -403,18 +404,26 @@ class Switchboard:
         if all(client.closed for client in self._clients.values()):
             self._members.close()
 
-    def client(self) -> AsyncClient:
-        """Return the running loop's client."""
+    def client(self, member: Membership | None = None) -> AsyncClient:
+        """Return the running loop's client: that of the default user, or the one that proves ``member`` to servers."""
         loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
+        key = (loop, None if member is None else self._apart(member))
+        client = self._clients.get(key)
         if client is None or client.closed:
-            for other in [other for other in self._clients if other.is_closed()]:
+            for other in [other for other in self._clients if other[0].is_closed()]:
                 self._clients.pop(other).abandon()
-            client = self._clients[loop] = self._new_client()
+            client = self._clients[key] = self._new_client(user=key[1])
         return client
 
-    def _new_client(self, noticed: Callable[[bytes], None] | None = None) -> AsyncClient:
+    def _apart(self, member: Membership) -> str | None:
+        """Return the user of a membership that needs connections to servers of its own; None if it is the default."""
+        if not Home(self._home_path).in_realm or member is self._members.get(None):
+            return None
+        return member.user
+
+    def _new_client(self, noticed: Callable[[bytes], None] | None = None, *, user: str | None = None) -> AsyncClient:
         home = Home(self._home_path)
+        member = self._members.get(user) if home.in_realm else None
         config = msgspec.structs.replace(
             self._timings,
             servers=home.switchboards() if self._servers is None else self._servers,
@@ -422,7 +431,7 @@ class Switchboard:
             notices=noticed is not None,
         )
         addresses = home.settings().advertise if self._advertise is None else self._advertise
-        return AsyncClient(config, remember=home.remember, addresses=addresses, noticed=noticed)
+        return AsyncClient(config, remember=home.remember, addresses=addresses, noticed=noticed, member=member)
 
     async def _meet(
         self, me: str, you: str, seconds: float | None, *, datagram: bool = False, streams: bool = False

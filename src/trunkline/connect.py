@@ -6,6 +6,7 @@ which reads its settings from the environment and TRUNKLINE_HOME when it is firs
 
 import functools
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from trunkline.drivers.memberships import Memberships
 from trunkline.drivers.offers import Offer
 from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import SecureConnection
+from trunkline.drivers.servers_tls import RealmMember
 from trunkline.drivers.sockets import Connection
 from trunkline.errors import ConfigError
 from trunkline.names import Address, Secret, check_name, check_pair
@@ -191,13 +193,28 @@ class Switchboard:
         self._timings = timings or ClientConfig()
         self._memberships = Memberships(home, memberships)
         self._client = BlockingClient(self._configure, self._remember)
+        self._others: dict[str, BlockingClient] = {}
+        self._lock = threading.Lock()
 
-    def _configure(self) -> tuple[ClientConfig, tuple[str, ...] | None, "Membership | None"]:
+    def _client_of(self, member: "Membership") -> BlockingClient:
+        """Return the client whose connection to the servers proves this user: a secured one lets none other speak."""
+        if not Home(self._home_path).in_realm or member is self._memberships.get(None) or member.user is None:
+            return self._client
+        with self._lock:
+            client = self._others.get(member.user)
+            if client is None:
+                configure = functools.partial(self._configure, member.user)
+                client = self._others[member.user] = BlockingClient(configure, self._remember)
+            return client
+
+    def _configure(self, user: str | None = None) -> tuple[ClientConfig, tuple[str, ...] | None, RealmMember | None]:
         home = self._home = Home(self._home_path)
+        member = self._memberships.get(user) if home.in_realm else None
+        if member is not None:
+            member.ready(ANSWER_TIMEOUT)
         servers = home.switchboards() if self._servers is None else self._servers
         advertise = home.settings().advertise if self._advertise is None else self._advertise
-        config = msgspec.structs.replace(self._timings, servers=servers, place=place())
-        return config, advertise, self._memberships.known()
+        return msgspec.structs.replace(self._timings, servers=servers, place=place()), advertise, member
 
     def _remember(self, servers: tuple[Address, ...]) -> None:
         if self._home is not None:
@@ -283,7 +300,7 @@ class Switchboard:
             TooMany: a server's cap is reached.
         """
         member, left = self._ready(me, you, user, peer_user, timeout)
-        return secure_blocking.secure_meet(self._client, member, me, you, peer_user, left)
+        return secure_blocking.secure_meet(self._client_of(member), member, me, you, peer_user, left)
 
     def secure_meet_datagram(
         self, me: str, you: str, *, user: str | None = None, peer_user: str, timeout: float | None = None
@@ -293,7 +310,7 @@ class Switchboard:
         A datagram may be lost or overtaken, but none comes twice, and none that the peer did not send.
         """
         member, left = self._ready(me, you, user, peer_user, timeout)
-        return secure_blocking.secure_meet_datagram(self._client, member, me, you, peer_user, left)
+        return secure_blocking.secure_meet_datagram(self._client_of(member), member, me, you, peer_user, left)
 
     def _ready(
         self, me: str, you: str, user: str | None, peer_user: str, timeout: float | None
@@ -343,10 +360,11 @@ class Switchboard:
         secret = _checked_offer(backlog, secret, unique=unique)
         member = self._memberships.get(user)
         member.ready()
-        offer = self._client.post(
+        client = self._client_of(member)
+        offer = client.post(
             name, unique=unique, secret=secret, backlog=backlog, datagram=datagram, member=member, allow=patterns
         )
-        return SecurePost(self._client, offer)
+        return SecurePost(client, offer)
 
     def membership(self, user: str | None = None) -> "Membership":
         """Return the membership of ``user``: the realm's directory, to look up and to change, and the user's key.
@@ -448,7 +466,10 @@ class Switchboard:
 
     def close(self) -> None:
         """Withdraw what is wanted, end what is posted, close what is open. A later call starts afresh."""
-        self._client.close()
+        with self._lock:
+            others, self._others = self._others, {}
+        for client in (self._client, *others.values()):
+            client.close()
         self._memberships.close()
 
     def __enter__(self) -> Self:
