@@ -14,20 +14,24 @@ Dates are about the present (`Realm.wall`), since libssl reads the system's cloc
 """
 
 import asyncio
+import contextlib
 import itertools
+import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
 
 from trunkline.authority import requests
 from trunkline.authority.certificates import fingerprint_text
+from trunkline.authority.codec import encode
+from trunkline.authority.codec import requests as inbound_requests
 from trunkline.authority.events import DirectoryConfig
 from trunkline.authority.freshness import TrustSettings
 from trunkline.authority.heads import revoked_digest, sign_head
 from trunkline.authority.issuing import DAY, LEAF_LIFETIME, Issuer, build_intermediate, build_request, build_root
-from trunkline.authority.messages import Head, HeadIs, SignedHead
+from trunkline.authority.messages import PREAMBLE, Answer, Head, HeadIs, Request, SignedHead
 from trunkline.authority.trust import Trust
 from trunkline.drivers.authority_aio import AuthorityServer
 from trunkline.drivers.authority_home import Authority, Settings
@@ -36,7 +40,7 @@ from trunkline.drivers.disk import open_store
 from trunkline.drivers.keys import UserKey, generate_p256
 from trunkline.drivers.membership import Membership
 from trunkline.drivers.realm_home import RealmHome, RealmSettings
-from trunkline.drivers.tls import Credential
+from trunkline.drivers.tls import Credential, server_context
 from trunkline.names import Address
 
 _numbers = itertools.count(1)
@@ -238,3 +242,54 @@ class LiveAuthority:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+class ScriptedAuthority:
+    """An authority or replica that answers what the test says, over real TLS; one connection after the other.
+
+    Args:
+        credential: what it shows: that of ``authority/…``, of a user who runs a replica, or of an impostor.
+        script: returns what is answered: a message, bytes as they are, or None to say nothing and hang up.
+    """
+
+    def __init__(
+        self, realm: Realm, credential: Credential, script: Callable[[Request], Answer | bytes | None]
+    ) -> None:
+        self._context = server_context(realm.root, credential, required=False)
+        self._script = script
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.asked: list[Request] = []
+        self._thread = threading.Thread(target=self._serve, name="scripted-authority")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                plain, _ = self._listener.accept()
+            except OSError:
+                return
+            plain.settimeout(30)
+            with plain, contextlib.suppress(OSError), self._context.wrap_socket(plain, server_side=True) as sock:
+                self._talk(sock)
+
+    def _talk(self, sock: socket.socket) -> None:
+        inbound = inbound_requests()
+        sock.sendall(PREAMBLE)
+        while data := sock.recv(65536):
+            inbound.receive_data(data)
+            while (request := inbound.next_message()) is not None:
+                self.asked.append(request)
+                said = self._script(request)
+                if said is None:
+                    return
+                sock.sendall(said if isinstance(said, bytes) else encode(said))

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import NameOID
 
 from trunkline.authority import issuing
 from trunkline.authority.certificates import Identity, parse_leaf
@@ -99,6 +101,12 @@ class Lone:
         if self.forked:
             raise ForkedHistory("heads: the two histories don't fit together")
 
+    def next_deadline(self) -> None:
+        return None
+
+    def tick(self) -> None:
+        raise AssertionError("nothing is ever due")
+
 
 class Kept:
     """Sessions, for ever."""
@@ -150,6 +158,28 @@ class TinyRealm:
         return self.issuer.certify(
             user, self.identity_of(user), key.public_key(), serial(), self.now + not_before, self.now + not_after
         )
+
+    def signed_by(
+        self, issuer: bytes, issuer_key: ec.EllipticCurvePrivateKey, user: str, key: ec.EllipticCurvePrivateKey
+    ) -> bytes:
+        """Return a certificate for ``user`` that the owner of another leaf has signed."""
+        good = x509.load_der_x509_certificate(issuer)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, user)]))
+            .issuer_name(good.subject)
+            .public_key(key.public_key())
+            .serial_number(int.from_bytes(serial(), "big"))
+            .not_valid_before(good.not_valid_before_utc)
+            .not_valid_after(good.not_valid_after_utc)
+        )
+        own = parse_leaf(self.chain(user, key)[0]).certificate
+        for extension in x509.load_der_x509_certificate(own).extensions:
+            if not isinstance(extension.value, x509.AuthorityKeyIdentifier):
+                builder = builder.add_extension(extension.value, extension.critical)
+        known = good.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        builder = builder.add_extension(x509.AuthorityKeyIdentifier(known.digest, None, None), critical=False)
+        return builder.sign(issuer_key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
     def member(self, user: str, *, not_before: int = -300, not_after: int = 86400) -> Lone:
         key = new_key()

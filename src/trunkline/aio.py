@@ -26,15 +26,15 @@ from typing import Final, Self
 
 import msgspec
 
-from trunkline.drivers import secure_aio
+from trunkline.drivers import sealing, secure_aio
 from trunkline.drivers.addresses import place
 from trunkline.drivers.client_aio import AsyncClient
 from trunkline.drivers.home import Home, given_servers
 from trunkline.drivers.meetings_aio import Meeting, Post, Streams, make_streams
 from trunkline.drivers.members import Members
 from trunkline.drivers.membership import Membership
-from trunkline.drivers.sealing import decrypt_async, encrypt_async
 from trunkline.drivers.secure_aio import SecurePost, secure_streams
+from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import SecureConnection
 from trunkline.drivers.sockets import Connection
 from trunkline.drivers.upkeep_aio import Upkeep
@@ -202,6 +202,24 @@ class Switchboard:
         member = self._member(user)
         return await secure_aio.secure_meet(self.client(member), member, me, you, peer_user, timeout)
 
+    async def secure_meet_datagram(
+        self,
+        me: str,
+        you: str,
+        *,
+        peer_user: str,
+        user: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> SecureDatagramSocket:
+        """Do what `secure_meet` does with a UDP socket whose datagrams only the two users can make and read.
+
+        It doesn't block: use it with ``loop.sock_recv`` and ``loop.sock_sendall``. A datagram may be lost or overtaken,
+        but none comes twice, and none that the peer did not send.
+        """
+        check_pair(me, you)
+        check_user(peer_user)
+        return await secure_aio.secure_meet_datagram(self.client(), self._member(user), me, you, peer_user, timeout)
+
     def secure_post(
         self,
         name: str,
@@ -211,6 +229,7 @@ class Switchboard:
         unique: bool = False,
         secret: Secret | bytes | None = None,
         backlog: int = 128,
+        datagram: bool = False,
     ) -> SecurePost:
         """Offer connections under ``name`` to users who prove who they are; see `SecurePost`.
 
@@ -223,6 +242,7 @@ class Switchboard:
             unique: as `post`.
             secret: as `post`.
             backlog: most clients that prove themselves, or wait for `SecurePost.accept`, at once: 1 to 4096.
+            datagram: offer datagrams, for `secure_meet_datagram`; take them with `SecurePost.accept_datagram`.
 
         Raises:
             InvalidName, InvalidUser: a name can't be used.
@@ -240,7 +260,9 @@ class Switchboard:
         def client() -> AsyncClient:
             return self.client(self._member(user))
 
-        return SecurePost(client, name, member, patterns, unique=unique, secret=secret, backlog=backlog)
+        return SecurePost(
+            client, name, member, patterns, unique=unique, secret=secret, backlog=backlog, datagram=datagram
+        )
 
     async def encrypt(self, data: bytes | bytearray | memoryview, *, to: str, user: str | None = None) -> bytes:
         """Return ``data`` sealed and signed by us for the user ``to``, who alone can open it.
@@ -257,7 +279,7 @@ class Switchboard:
             NoAuthority: the directory can't be reached.
             TrustError: what it says can't be believed.
         """
-        return await encrypt_async(self._member(user), data, to=to)
+        return await asyncio.to_thread(sealing.encrypt, self._member(user), data, to=to)
 
     async def decrypt(self, blob: bytes | bytearray | memoryview, *, user: str | None = None) -> tuple[bytes, str]:
         """Return what was sealed for us, and the user who sealed it: proven, and approved now.
@@ -266,7 +288,7 @@ class Switchboard:
             DecryptError: it was altered, is for another, or its sender is not in order; the text names the step.
             ConfigError, NoAuthority, TrustError: as `encrypt`.
         """
-        return await decrypt_async(self._member(user), blob)
+        return await asyncio.to_thread(sealing.decrypt, self._member(user), blob)
 
     async def names(self, prefix: str = "", *, timeout: float | None = ANSWER_TIMEOUT) -> list[PostedName]:  # noqa: ASYNC109
         """Return what is posted under names that begin with ``prefix``, in order.
@@ -447,6 +469,7 @@ meet_datagram = default.meet_datagram
 post = default.post
 secure_meet = default.secure_meet
 secure_meet_socket = default.secure_meet_socket
+secure_meet_datagram = default.secure_meet_datagram
 secure_post = default.secure_post
 encrypt = default.encrypt
 decrypt = default.decrypt

@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
+from trunkline.drivers import sealing, secure_blocking
 from trunkline.drivers.addresses import place
-from trunkline.drivers.client_blocking import BlockingClient, Offer
+from trunkline.drivers.client_blocking import BlockingClient
 from trunkline.drivers.clock import now as clock
 from trunkline.drivers.home import Home, given_servers
 from trunkline.drivers.memberships import Memberships
+from trunkline.drivers.offers import Offer
+from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import SecureConnection
 from trunkline.drivers.servers_tls import RealmMember
 from trunkline.drivers.sockets import Connection
+from trunkline.errors import ConfigError
 from trunkline.names import Address, Secret, check_name, check_pair
 from trunkline.switchboard.config import ClientConfig
 from trunkline.users import check_pattern, check_user
@@ -138,9 +142,17 @@ class SecurePost(_Offered):
             Displaced: somebody took the unique name over.
             ClosedError: the post was closed.
         """
+        if self._offer.datagram:
+            raise ConfigError(f"the post {self.name!r} offers datagrams: use accept_datagram")
         conn = self._client.accept(self._offer, timeout)
         assert isinstance(conn, SecureConnection), "a secure post is given nothing else"
         return conn
+
+    def accept_datagram(self, timeout: float | None = None) -> SecureDatagramSocket:
+        """Do what `accept` does on a post of datagrams."""
+        if not self._offer.datagram:
+            raise ConfigError(f"the post {self.name!r} offers streams: use accept")
+        return self._client.accept_datagram(self._offer, timeout)
 
     def __iter__(self) -> Iterator[SecureConnection]:
         while True:
@@ -287,13 +299,29 @@ class Switchboard:
             StaleHead: no authority could be reached for too long, so nobody knows what was revoked.
             TooMany: a server's cap is reached.
         """
+        member, left = self._ready(me, you, user, peer_user, timeout)
+        return secure_blocking.secure_meet(self._client_of(member), member, me, you, peer_user, left)
+
+    def secure_meet_datagram(
+        self, me: str, you: str, *, user: str | None = None, peer_user: str, timeout: float | None = None
+    ) -> SecureDatagramSocket:
+        """Do what `secure_meet` does with a UDP socket whose datagrams only the two users can make and read.
+
+        A datagram may be lost or overtaken, but none comes twice, and none that the peer did not send.
+        """
+        member, left = self._ready(me, you, user, peer_user, timeout)
+        return secure_blocking.secure_meet_datagram(self._client_of(member), member, me, you, peer_user, left)
+
+    def _ready(
+        self, me: str, you: str, user: str | None, peer_user: str, timeout: float | None
+    ) -> tuple["Membership", float | None]:
+        """Return our membership, when it can be shown, and what is left of the time."""
         check_pair(me, you)
         check_user(peer_user)
         start = clock()
         member = self._memberships.get(user)
         member.ready(timeout)
-        left = None if timeout is None else max(0.0, timeout - (clock() - start))
-        return self._client_of(member).secure_meet(me, you, member, peer_user, left)
+        return member, None if timeout is None else max(0.0, timeout - (clock() - start))
 
     def secure_post(
         self,
@@ -304,6 +332,7 @@ class Switchboard:
         unique: bool = False,
         secret: Secret | bytes | None = None,
         backlog: int = 128,
+        datagram: bool = False,
     ) -> SecurePost:
         """Offer connections under ``name`` to whoever of ``allow`` meets it; return when a server has taken the offer.
 
@@ -314,6 +343,7 @@ class Switchboard:
             unique: be the only one. If somebody already is, this fails, unless ``secret`` proves that it was us.
             secret: what an earlier unique post of this name returned as `SecurePost.secret`.
             backlog: most clients that prove themselves or wait for `SecurePost.accept` at once, 1 to 4096.
+            datagram: offer datagrams, for `secure_meet_datagram`; take them with `SecurePost.accept_datagram`.
 
         Raises:
             InvalidName, InvalidUser: a name can't be used.
@@ -331,8 +361,57 @@ class Switchboard:
         member = self._memberships.get(user)
         member.ready()
         client = self._client_of(member)
-        offer = client.post(name, unique=unique, secret=secret, backlog=backlog, member=member, allow=patterns)
+        offer = client.post(
+            name, unique=unique, secret=secret, backlog=backlog, datagram=datagram, member=member, allow=patterns
+        )
         return SecurePost(client, offer)
+
+    def membership(self, user: str | None = None) -> "Membership":
+        """Return the membership of ``user``: the realm's directory, to look up and to change, and the user's key.
+
+        Args:
+            user: None is the default user of TRUNKLINE_HOME.
+
+        Raises:
+            ConfigError: there is no realm here, or no key of ``user``.
+            TrustError: what is kept about the realm does not hold.
+        """
+        return self._memberships.get(user)
+
+    def encrypt(self, data: bytes | bytearray | memoryview, *, to: str, user: str | None = None) -> bytes:
+        """Return ``data`` sealed for the user ``to``, who alone can open it and then knows that it is from us.
+
+        No connection to ``to`` is needed, nor a switchboard: only the directory is asked.
+
+        Args:
+            data: at most 64 MiB.
+            to: a user of our realm, approved.
+            user: who we are; None is the default user of TRUNKLINE_HOME.
+
+        Raises:
+            InvalidUser: the name can't be used.
+            ValueError: ``data`` exceeds the limit.
+            NotAllowed: ``to`` is not in the directory, or not approved.
+            ConfigError: there is no realm here, or no key of ``user``.
+            NoAuthority: no authority could be reached.
+            TrustError: what the directory says does not hold.
+        """
+        return sealing.encrypt(self.membership(user), data, to=to)
+
+    def decrypt(self, blob: bytes | bytearray | memoryview, *, user: str | None = None) -> tuple[bytes, str]:
+        """Return what was sealed for us, and the user who did it: proven, and approved now.
+
+        Args:
+            blob: what `encrypt` returned.
+            user: who we are; None is the default user of TRUNKLINE_HOME.
+
+        Raises:
+            DecryptError: it was altered, is for somebody else, or its sender is not in order any more.
+            ConfigError: there is no realm here, or no key of ``user``.
+            NoAuthority: no authority could be reached.
+            TrustError: what the directory says does not hold.
+        """
+        return sealing.decrypt(self.membership(user), blob)
 
     def names(self, prefix: str = "", *, timeout: float | None = ANSWER_TIMEOUT) -> list[PostedName]:
         """Return what is posted under names that begin with ``prefix``, in order.
@@ -422,7 +501,10 @@ meet = default.meet
 meet_datagram = default.meet_datagram
 post = default.post
 secure_meet = default.secure_meet
+secure_meet_datagram = default.secure_meet_datagram
 secure_post = default.secure_post
+encrypt = default.encrypt
+decrypt = default.decrypt
 names = default.names
 status = default.status
 explain = default.explain

@@ -190,3 +190,9 @@ def check_found(found, user: str, since: msg.Head | None = None, issuer: Issuer 
     if since is not None:
         verify_consistency(since.size, head.size, since.log, head.log, found.consistency)
     return found.record
+
+
+def refused(answer, error, text: str) -> None:
+    assert isinstance(answer, msg.Denied), answer
+    assert answer.code == error.code
+    assert text in answer.text, answer.text

@@ -111,6 +111,18 @@ def test_a_map_without_leaves_and_with_one():
         mapping.verify(b"o" * 32, None, MapProof(()), one)
 
 
+def test_half_a_leaf_and_the_leaf_of_that_very_name_show_no_absence():
+    key = b"k" * 32
+    root = mapping.leaf_node(key, b"v" * 32)
+    for proof, text in (
+        (MapProof((), b"o" * 32, b""), "half a leaf"),
+        (MapProof((), b"", b"v" * 32), "half a leaf"),
+        (MapProof((), key, b"v" * 32), "the leaf of that very name"),
+    ):
+        with pytest.raises(BadProof, match=text):
+            mapping.verify(key, None, proof, root)
+
+
 def test_a_proof_is_not_deeper_than_a_key_is_long():
     with pytest.raises(BadProof, match="256 levels deep, and the proof has 257"):
         mapping.verify(b"k" * 32, None, MapProof((bytes(32),) * 257), mapping.EMPTY)

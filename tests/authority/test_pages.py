@@ -2,18 +2,19 @@
 
 from hashlib import sha256
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.authority.test_mapping import keys, maps, naive_proof, naive_root
 from trunkline.authority import mapping
 from trunkline.authority.nodes import Nodes
-from trunkline.authority.pages import Map, Page, decode_page, page_key, page_keys
+from trunkline.authority.pages import Map, Page, page_key, page_keys, read_leaf, read_node
 from trunkline.authority.store import MAX_NODE, Batch, MemoryStore
 
 
 def make_map(store: MemoryStore) -> tuple[Map, Nodes]:
-    nodes = Nodes(store, decode_page, Page.encode, lambda name: name[1] <= 4)
+    nodes = Nodes(store, lambda name: name[1] <= 4)
     return Map(nodes), nodes
 
 
@@ -57,16 +58,21 @@ def test_a_page_comes_back_from_the_store_as_it_was():
     page.put_leaf(15, (b"l" * 32, b"w" * 32))
     page.refold((0, 7, 15))
     data = page.encode()
-    again = decode_page(data)
-    assert (again.nodes, again.lone, again.leaves, again.encode()) == (page.nodes, page.lone, page.leaves, data)
+    again = Page(data)
+    assert (again.leaves, again.encode()) == (page.leaves, data)
     assert [again.is_subtree(slot) for slot in (0, 7, 8)] == [False, True, False]
+    assert [read_node(data, number) for number in range(1, 32)] == [page.node(number) for number in range(1, 32)]
+    assert read_leaf(data, 15) == (b"l" * 32, b"w" * 32)
+    with pytest.raises(AssertionError, match="was altered"):
+        Page(data[:-1])
 
 
 def test_the_largest_page_is_within_what_a_node_may_be():
     page = Page()
     for slot in range(16):
         page.put_leaf(slot, (bytes([slot]) * 32, bytes(32)))
-    assert len(page.encode()) == 1028 <= MAX_NODE
+    page.refold(range(16))
+    assert len(page.encode()) == 1538 <= MAX_NODE
 
 
 def test_pages_are_named_by_depth_and_prefix():

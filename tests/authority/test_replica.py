@@ -439,7 +439,7 @@ def longer(desk: Desk, statement) -> msg.HeadIs:
     ledger._tiles.append(leaf(statement))
     found = desk.ask(msg.AskHead(0))
     head = msgspec.structs.replace(read_head(found.head), size=3, log=ledger.log_root())
-    return msgspec.structs.replace(found, head=sign_head(head, ISSUER), consistency=ledger._tiles.consistency(2))
+    return msgspec.structs.replace(found, head=sign_head(head, ISSUER), consistency=ledger.consistency(2))
 
 
 def test_a_head_of_others_is_not_believed():

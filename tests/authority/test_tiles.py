@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 
 from tests.authority.test_merkle import make_leaves, mth, path, proof
 from trunkline.authority import tiles as module
-from trunkline.authority.merkle import verify_consistency, verify_inclusion
+from trunkline.authority.merkle import consistency_ranges, inclusion_ranges, verify_consistency, verify_inclusion
 from trunkline.authority.nodes import Nodes
 from trunkline.authority.store import Batch, MemoryStore
 from trunkline.authority.tiles import Tiles, edge_keys, tile_key
 
 
 def make(store: MemoryStore, size: int = 0) -> tuple[Tiles, Nodes]:
-    nodes = Nodes(store, bytes, bytes, lambda name: name[1] > 0)
+    nodes = Nodes(store, lambda name: name[1] > 0)
     return Tiles(nodes, size), nodes
 
 
@@ -35,9 +35,11 @@ def test_every_size_has_the_root_and_proofs_of_the_rfc_also_after_a_new_start():
             tiles, nodes = make(store, size)
             assert tiles.root() == mth(leaves[:size])
         for index in {0, size // 3, size - 1}:
-            assert list(tiles.inclusion(index)) == path(index, leaves[:size])
+            assert list(tiles.hashes(inclusion_ranges(index, tiles.size))) == path(index, leaves[:size])
         for first in {0, size // 2, size - 1}:
-            assert list(tiles.consistency(first)) == (proof(first, leaves[:size]) if 0 < first < size else [])
+            assert list(tiles.hashes(consistency_ranges(first, tiles.size))) == (
+                proof(first, leaves[:size]) if 0 < first < size else []
+            )
 
 
 @given(st.integers(1, 5000), st.data())
@@ -53,8 +55,8 @@ def test_proofs_of_greater_logs_are_accepted(size, data):
     save(store, nodes)
     tiles, nodes = make(store, size)
     index = data.draw(st.integers(0, size - 1))
-    verify_inclusion(leaves[index], index, size, tiles.inclusion(index), tiles.root())
-    verify_consistency(first, size, roots[0], tiles.root(), tiles.consistency(first))
+    verify_inclusion(leaves[index], index, size, tiles.hashes(inclusion_ranges(index, tiles.size)), tiles.root())
+    verify_consistency(first, size, roots[0], tiles.root(), tiles.hashes(consistency_ranges(first, tiles.size)))
 
 
 LEAVES = make_leaves(5000)
@@ -76,10 +78,10 @@ def test_the_names_that_proofs_say_they_need_are_all_that_they_read():
     for index, first in ((0, 1), (4999, 4998), (2048, 4096), (777, 3333)):
         tiles, nodes = make(Watching(), 5000)
         nodes.restore(())
-        wanted = {*tiles.inclusion_keys(index), *tiles.consistency_keys(first)}
+        wanted = set(tiles.names([*inclusion_ranges(index, 5000), *consistency_ranges(first, 5000)]))
         read.clear()
-        tiles.inclusion(index)
-        tiles.consistency(first)
+        tiles.hashes(inclusion_ranges(index, tiles.size))
+        tiles.hashes(consistency_ranges(first, tiles.size))
         assert set(read) == wanted
 
 
@@ -97,13 +99,6 @@ def test_to_start_needs_the_tiles_at_the_edge_and_no_more():
     again, _ = make(edge, 0x123)
     again.append(LEAVES[0x123])
     assert again.root() == mth(LEAVES[:0x124])
-
-
-def test_a_log_that_never_had_so_many_has_no_proof_for_that():
-    tiles, _ = make(MemoryStore())
-    tiles.append(LEAVES[0])
-    assert tiles.consistency(2) == ()
-    assert tiles.consistency_keys(2) == []
 
 
 def test_a_tile_that_is_missing_or_cut_is_noticed():
@@ -126,7 +121,7 @@ def test_what_is_kept_of_hashes_is_bounded_and_changes_no_proof(monkeypatch):
     for leaf in LEAVES[:45]:
         tiles.append(leaf)
     for index in range(45):
-        assert list(tiles.inclusion(index)) == path(index, LEAVES[:45])
+        assert list(tiles.hashes(inclusion_ranges(index, tiles.size))) == path(index, LEAVES[:45])
         assert len(tiles._known) <= 3
 
 

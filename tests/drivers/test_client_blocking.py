@@ -16,7 +16,8 @@ from tests.leaks import no_leaks
 from tests.live import LiveServer
 from trunkline.drivers import peers_blocking
 from trunkline.drivers.addresses import place
-from trunkline.drivers.client_blocking import BlockingClient, Offer
+from trunkline.drivers.client_blocking import BlockingClient
+from trunkline.drivers.offers import Offer
 from trunkline.drivers.sockets import Connection, accept
 from trunkline.errors import ClosedError, InvalidName, LinkClosed, MeetTimeout, NameTaken, NoSwitchboard
 from trunkline.names import Address, Secret

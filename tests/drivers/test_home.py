@@ -138,3 +138,12 @@ def test_a_home_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Path, "write_text", refuse)
     monkeypatch.setattr(Path, "unlink", refuse)
     home(tmp_path).remember([A])
+
+
+def test_settings_are_written_as_they_are_read():
+    from msgspec import toml
+
+    from trunkline.drivers.home import to_toml
+
+    settings = Settings(switchboards=("a:1", 'qu"ote\\ä:2'), advertise=())
+    assert toml.decode(to_toml(settings, "of a test"), type=Settings) == settings

@@ -1,13 +1,11 @@
 """encrypt and decrypt between members of a realm; each refusal of the format has its test in tests/authority."""
 
-import asyncio
-
 import pytest
 
 from tests.sealkit import SUITES, FixedMember, record
 from trunkline.authority import sealing
 from trunkline.authority.statements import DELETED, TENTATIVE, X25519, PublicKeys, Record
-from trunkline.drivers.sealing import decrypt, decrypt_async, encrypt, encrypt_async
+from trunkline.drivers.sealing import decrypt, encrypt
 from trunkline.errors import ConfigError, DecryptError, InvalidUser, NotAllowed, TrustError
 
 
@@ -24,15 +22,6 @@ def test_there_and_back(suite: int, data: bytes, directory: dict[str, Record]) -
     assert decrypt(ben, blob) == (data, "ann")
     assert blob != encrypt(ann, data, to="ben"), "HPKE draws a key of its own each time"
     assert decrypt(ann, encrypt(ann, data, to="ann")) == (data, "ann")
-
-
-def test_the_asynchronous_versions(directory: dict[str, Record]) -> None:
-    ann, ben = FixedMember("ann", directory), FixedMember("ben", directory)
-
-    async def both() -> tuple[bytes, str]:
-        return await decrypt_async(ben, await encrypt_async(ann, b"hello", to="ben"))
-
-    assert asyncio.run(both()) == (b"hello", "ann")
 
 
 def test_nobody_else_opens_it(directory: dict[str, Record]) -> None:

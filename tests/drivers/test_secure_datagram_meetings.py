@@ -11,7 +11,7 @@ from tests.leaks import no_leaks
 from tests.live import LiveServer
 from tests.securekit import TinyRealm, new_key
 from trunkline import aio, connect
-from trunkline.drivers import secure_aio, secure_sockets
+from trunkline.drivers import secure_aio, secure_blocking, secure_sockets
 from trunkline.drivers.client_blocking import BlockingClient
 from trunkline.drivers.meetings_aio import Meeting
 from trunkline.drivers.secure_aio import SecurePost, secure_meet_datagram
@@ -60,8 +60,11 @@ def talk(one: SecureDatagramSocket, two: SecureDatagramSocket) -> None:
 
 
 def test_two_users_meet(ann: BlockingClient, ben: BlockingClient, pool) -> None:
-    other = pool.submit(ben.secure_meet_datagram, "b", "a", BEN, "ann", PATIENCE)
-    with ann.secure_meet_datagram("a", "b", ANN, "ben", PATIENCE) as one, other.result(PATIENCE) as two:
+    other = pool.submit(secure_blocking.secure_meet_datagram, ben, BEN, "b", "a", "ann", PATIENCE)
+    with (
+        secure_blocking.secure_meet_datagram(ann, ANN, "a", "b", "ben", PATIENCE) as one,
+        other.result(PATIENCE) as two,
+    ):
         assert (one.peer.name, one.peer.user, two.peer.name, two.peer.user) == ("b", "ben", "a", "ann")
         assert one.peer.public_key == REALM.identity_of("ben")
         assert one.gettimeout() is two.gettimeout() is None
@@ -71,8 +74,8 @@ def test_two_users_meet(ann: BlockingClient, ben: BlockingClient, pool) -> None:
 
 def test_datagrams_of_one_meeting_are_nothing_to_another(ann: BlockingClient, ben: BlockingClient, pool) -> None:
     """The same users meet twice; what was sent in the first meeting is said again in the second."""
-    others = [pool.submit(ben.secure_meet_datagram, "b", "a", BEN, "ann", PATIENCE) for _ in range(2)]
-    ours = [ann.secure_meet_datagram("a", "b", ANN, "ben", PATIENCE) for _ in range(2)]
+    others = [pool.submit(secure_blocking.secure_meet_datagram, ben, BEN, "b", "a", "ann", PATIENCE) for _ in range(2)]
+    ours = [secure_blocking.secure_meet_datagram(ann, ANN, "a", "b", "ben", PATIENCE) for _ in range(2)]
     theirs = {each.peer.match: each for each in (other.result(PATIENCE) for other in others)}
     pairs = [(one, theirs[one.peer.match]) for one in ours]
     (one, _), (again, two) = pairs
@@ -91,7 +94,7 @@ def test_datagrams_of_one_meeting_are_nothing_to_another(ann: BlockingClient, be
 def test_a_post_of_datagrams(ann: BlockingClient, ben: BlockingClient, pool) -> None:
     offer = ben.post("p", unique=False, secret=None, backlog=8, datagram=True, member=BEN, allow=("ann",))
     for _ in range(2):  # the second handshake resumes the first one's session
-        other = pool.submit(ann.secure_meet_datagram, "a", "p", ANN, "ben", PATIENCE)
+        other = pool.submit(secure_blocking.secure_meet_datagram, ann, ANN, "a", "p", "ben", PATIENCE)
         with ben.accept_datagram(offer, PATIENCE) as one, other.result(PATIENCE) as two:
             talk(one, two)
     ben.close_post(offer)
@@ -99,7 +102,7 @@ def test_a_post_of_datagrams(ann: BlockingClient, ben: BlockingClient, pool) -> 
 
 def test_what_nobody_accepted_is_closed(ann: BlockingClient, ben: BlockingClient) -> None:
     offer = ben.post("p", unique=False, secret=None, backlog=8, datagram=True, member=BEN, allow=("ann",))
-    with ann.secure_meet_datagram("a", "p", ANN, "ben", PATIENCE) as one:
+    with secure_blocking.secure_meet_datagram(ann, ANN, "a", "p", "ben", PATIENCE) as one:
         ben.bell(offer)
         ben.close_post(offer)
         one.settimeout(PATIENCE)
@@ -112,7 +115,7 @@ def test_what_nobody_accepted_is_closed(ann: BlockingClient, ben: BlockingClient
 def test_plain_and_secure_do_not_meet(ann: BlockingClient, ben: BlockingClient, pool) -> None:
     plain = pool.submit(ben.meet, "b", "a", 0.3, datagram=True)
     with pytest.raises(MeetTimeout):
-        ann.secure_meet_datagram("a", "b", ANN, "ben", 0.3)
+        secure_blocking.secure_meet_datagram(ann, ANN, "a", "b", "ben", 0.3)
     with pytest.raises(MeetTimeout):
         plain.result(PATIENCE)
 
@@ -124,13 +127,16 @@ def test_an_impostor_does_not_end_the_call(
     key = new_key()
     eve = REALM.impostor("ben", REALM.chain("eve", key), key)
     with connect.Switchboard(server) as board:
-        lying = pool.submit(board._client.secure_meet_datagram, "b", "a", eve, "ann", None)
+        lying = pool.submit(secure_blocking.secure_meet_datagram, board._client, eve, "b", "a", "ann", None)
         while board.status().meets != 1:
             pass
-        call = pool.submit(ann.secure_meet_datagram, "a", "b", ANN, "ben", PATIENCE)
+        call = pool.submit(secure_blocking.secure_meet_datagram, ann, ANN, "a", "b", "ben", PATIENCE)
         while not any("eve" in record.getMessage() for record in caplog.records):
             pass
-        with ben.secure_meet_datagram("b", "a", BEN, "ann", PATIENCE) as two, call.result(PATIENCE) as one:
+        with (
+            secure_blocking.secure_meet_datagram(ben, BEN, "b", "a", "ann", PATIENCE) as two,
+            call.result(PATIENCE) as one,
+        ):
             talk(one, two)
     with pytest.raises(ClosedError):
         lying.result(PATIENCE)
@@ -175,7 +181,7 @@ def test_asynchronous_and_blocking_meet(ann: BlockingClient, server: str, pool) 
             return made
 
     other = pool.submit(asyncio.run, ben())
-    with ann.secure_meet_datagram("a", "b", ANN, "ben", PATIENCE) as one:
+    with secure_blocking.secure_meet_datagram(ann, ANN, "a", "b", "ben", PATIENCE) as one:
         one.send(b"from a thread")
         one.settimeout(PATIENCE)
         assert one.recv() == b"from a task"

@@ -6,7 +6,17 @@ import sys
 import pytest
 
 from trunkline.drivers import sockets
-from trunkline.drivers.sockets import Connection, Listeners, accept, be_prompt, bind_udp, connect_udp, dialling_socket
+from trunkline.drivers.sockets import (
+    Carrier,
+    Connection,
+    Listeners,
+    accept,
+    be_prompt,
+    bind_udp,
+    connect_udp,
+    dialling_socket,
+    hand_out,
+)
 from trunkline.errors import InvalidAddress
 from trunkline.names import Candidate, Peer
 
@@ -200,3 +210,22 @@ def test_both_sides_find_out_that_the_other_host_is_gone() -> None:
                     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     finally:
         listeners.close()
+
+
+def test_a_datagram_meeting_hands_out_the_udp_socket() -> None:
+    stream, other = socket.socketpair()
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with other, hand_out(stream, udp, BOB, secure=False) as conn:
+        assert conn.type == socket.SOCK_DGRAM
+        assert conn.peer is BOB
+        assert stream.fileno() == udp.fileno() == -1
+
+
+def test_a_secure_datagram_meeting_hands_out_the_stream_and_what_it_carries() -> None:
+    stream, other = socket.socketpair()
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with other, hand_out(stream, udp, BOB, secure=True) as conn:
+        assert isinstance(conn, Carrier)
+        assert conn.type == socket.SOCK_STREAM
+        assert conn.udp is udp
+    assert conn.fileno() == udp.fileno() == -1

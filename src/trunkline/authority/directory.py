@@ -87,6 +87,8 @@ class Directory:
             _check_unretired(read_statement(signed), issuer)
         self._body = self._first_head(self._wall(now))
         self._head = sign_head(self._body, issuer)
+        self._is_kept = False
+        """Whether the head is on disk, or will be before anything is said of it."""
         self._queue: list[tuple[int, Request]] = []
         self._promised: tuple[Send, ...] = ()
         """What is answered once the save under way is done."""
@@ -125,6 +127,12 @@ class Directory:
 
     def _work(self) -> None:
         """Answer the questions at the head of the queue, and make one batch of all writes in it."""
+        if self._is_overdue() and not all(isinstance(request, Submit | Issue) for _, request in self._queue):
+            # Saved before it is shown: whoever saw it would take us for rolled back if we started again without it
+            # and with a clock that is behind.
+            self._sign()
+            self._save(Batch(self._head))
+            return
         writes: list[tuple[int, Submit | Issue]] = []
         later: list[tuple[int, Request]] = []
         for conn, request in self._queue:
@@ -142,8 +150,6 @@ class Directory:
             self._write(writes)
 
     def _answer(self, request: Question) -> Answer:
-        if self._wall(self._now) - self._body.time > self.config.head_refresh:
-            self._sign()
         shown = Shown(self._head, self._ledger.size, self._registrar.revoked(), self.config.authorities, self._retired)
         return answer(request, shown, self._ledger, self._reader, self._root)
 
@@ -231,6 +237,7 @@ class Directory:
                 return result
 
     def _save(self, batch: Batch) -> None:
+        self._is_kept |= batch.head is not None
         self.out.append(Save(batch))
         self._saving = True
 
@@ -263,6 +270,9 @@ class Directory:
             raise TrustError("what is on disk does not fit its signed head: it was altered, or put back in part")
         return self._new_head(max(wall, head.time))
 
+    def _is_overdue(self) -> bool:
+        return not self._is_kept or self._wall(self._now) - self._body.time > self.config.head_refresh
+
     def _sign(self) -> None:
         """Sign a head of what there is; its time never goes back, whatever the clock does."""
         self._body = self._new_head(max(self._wall(self._now), self._body.time))
@@ -289,6 +299,7 @@ class Directory:
             self._retired,
             self._body,
             self._head,
+            self._is_kept,
             tuple(self._queue),
             self._promised,
             self._saving,
@@ -304,6 +315,7 @@ class Directory:
             self._retired,
             self._body,
             self._head,
+            self._is_kept,
             queue,
             self._promised,
             self._saving,

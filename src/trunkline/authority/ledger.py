@@ -9,10 +9,10 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from trunkline.authority.mapping import map_key, record_hash
-from trunkline.authority.merkle import statement_hash
+from trunkline.authority.merkle import consistency_ranges, inclusion_ranges, statement_hash
 from trunkline.authority.messages import MapProof
 from trunkline.authority.nodes import Nodes
-from trunkline.authority.pages import Map, Page, decode_page, page_keys
+from trunkline.authority.pages import Map, page_keys
 from trunkline.authority.rules import Outcome, judge
 from trunkline.authority.statements import AnyStatement, Record, Signed
 from trunkline.authority.store import Entry, Reader
@@ -22,6 +22,9 @@ _UPPER_DEPTH: Final = 12
 """Pages of the map down to this depth are kept apart from those below: see `trunkline.authority.nodes.MAX_UPPER`."""
 
 _UPPER_LEVEL: Final = 2
+
+MAX_CONSISTENCY: Final = 1024
+"""Most consistency proofs that are kept, of up to 2 KiB each."""
 
 
 class Ledger:
@@ -36,12 +39,13 @@ class Ledger:
         self._reader = reader
         self._realm = realm
         self._root = root
-        self._tile_nodes: Nodes[bytes] = Nodes(reader, bytes, bytes, lambda name: name[1] >= _UPPER_LEVEL)
-        self._page_nodes: Nodes[Page] = Nodes(reader, decode_page, Page.encode, lambda name: name[1] <= _UPPER_DEPTH)
+        self._tile_nodes = Nodes(reader, lambda name: name[1] >= _UPPER_LEVEL)
+        self._page_nodes = Nodes(reader, lambda name: name[1] <= _UPPER_DEPTH)
         size = reader.size()
         self._read(edge_keys(size), ())
         self._tiles = Tiles(self._tile_nodes, size)
         self._map = Map(self._page_nodes)
+        self._consistency: dict[int, tuple[bytes, ...]] = {}
         self._known: dict[str, Record | None] = {}
         """Of the batch that is being made: the users that it may concern."""
         self._entries: list[Entry] = []
@@ -94,6 +98,7 @@ class Ledger:
         record = outcome.record
         assert record.index == self.size, "something was appended since"
         self._tiles.append(record.latest)
+        self._consistency.clear()
         self._entries.append(Entry(record.index, record.latest, record.user, signed))
         self._known[record.user] = self._changed[record.user] = record
 
@@ -123,7 +128,7 @@ class Ledger:
     # ---- prove ------------------------------------------------------------------------------------------------
 
     def prove(self, user: str, index: int | None, since: int) -> tuple[MapProof, tuple[bytes, ...], tuple[bytes, ...]]:
-        """Return the proofs for one user, with one query at most times.
+        """Return the proofs for one user, with one query, or two if nobody asked with that ``since`` yet.
 
         Args:
             index: where the latest statement about the user stands; None if there is none.
@@ -133,24 +138,30 @@ class Ledger:
             The map's proof, the inclusion proof (empty without ``index``), and the consistency proof.
         """
         key = map_key(user)
-        tiles = self._tiles.consistency_keys(since)
-        if index is not None:
-            tiles += self._tiles.inclusion_keys(index)
-        self._read(tiles, page_keys((key,), self.size))
-        inclusion = () if index is None else self._tiles.inclusion(index)
-        return self._map.prove(key)[1], inclusion, self._tiles.consistency(since)
+        leaf = [] if index is None else inclusion_ranges(index, self.size)
+        self._read(self._tiles.names(leaf), page_keys((key,), self.size))
+        return self._map.prove(key)[1], self._tiles.hashes(leaf), self.consistency(since)
 
     def consistency(self, since: int) -> tuple[bytes, ...]:
-        """Return the proof that the log goes on from its first ``since`` statements; none if it never had so many."""
-        self._read(self._tiles.consistency_keys(since), ())
-        return self._tiles.consistency(since)
+        """Return the proof that the log goes on from its first ``since`` statements; none if it never had so many.
+
+        Most askers have seen one of few heads, so these proofs are kept until the log grows.
+        """
+        found = self._consistency.get(since)
+        if found is None:
+            ranges = consistency_ranges(since, self.size) if since <= self.size else []
+            self._read(self._tiles.names(ranges), ())
+            found = self._tiles.hashes(ranges)
+            if len(self._consistency) >= MAX_CONSISTENCY:
+                self._consistency.clear()
+            self._consistency[since] = found
+        return found
 
     def _read(self, tiles: Collection[bytes], pages: Collection[bytes]) -> None:
         missing = {*self._tile_nodes.missing(tiles), *self._page_nodes.missing(pages)}
         if missing:
             for name, value in self._reader.nodes(missing).items():
-                nodes: Nodes[Any] = self._tile_nodes if name in tiles else self._page_nodes
-                nodes.offer(name, value)
+                (self._tile_nodes if name in tiles else self._page_nodes).offer(name, value)
 
     # ---- the simulator ----------------------------------------------------------------------------------------
 
@@ -165,6 +176,7 @@ class Ledger:
     def restore(self, snapshot: Any) -> None:
         """Become what was snapshot; the store is put back by others."""
         tiles, tile_changes, page_changes = snapshot
+        self._consistency.clear()
         self._tiles.restore(tiles)
         self._tile_nodes.restore(tile_changes)
         self._page_nodes.restore(page_changes)

@@ -1,37 +1,31 @@
 """A bounded cache of stored nodes: what is used most often is read once, and what was changed is kept until saved."""
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 from trunkline.authority.store import Reader
 
 MAX_UPPER: Final = 8192
-"""Nodes kept of the upper part: a million users have 4369 pages above depth 16, of 1 to 2 KiB each."""
+"""Nodes kept of the upper part: a million users have 4369 pages above depth 16, of about 1 KiB each."""
 
 MAX_LOWER: Final = 1024
 """Nodes kept of the lower part, where every user's way is another."""
 
-T = TypeVar("T")
 
-
-class Nodes(Generic[T]):
-    """Nodes of one kind, decoded.
+class Nodes:
+    """Nodes as they are stored.
 
     Args:
         upper: says of a node's name whether it belongs to the upper part: those would otherwise be pushed out by the
             many that are used once.
     """
 
-    def __init__(
-        self, reader: Reader, decode: Callable[[bytes], T], encode: Callable[[T], bytes], upper: Callable[[bytes], bool]
-    ) -> None:
+    def __init__(self, reader: Reader, upper: Callable[[bytes], bool]) -> None:
         self._reader = reader
-        self._decode = decode
-        self._encode = encode
         self._is_upper = upper
-        self._upper: dict[bytes, T] = {}
-        self._lower: dict[bytes, T] = {}
-        self._changed: dict[bytes, T] = {}
+        self._upper: dict[bytes, bytes] = {}
+        self._lower: dict[bytes, bytes] = {}
+        self._changed: dict[bytes, bytes] = {}
 
     def missing(self, names: Collection[bytes]) -> list[bytes]:
         """Return those of ``names`` that would have to be read."""
@@ -39,9 +33,9 @@ class Nodes(Generic[T]):
 
     def offer(self, name: bytes, value: bytes) -> None:
         """Take a node that was read."""
-        self._keep(name, self._decode(value))
+        self._keep(name, value)
 
-    def get(self, name: bytes) -> T | None:
+    def get(self, name: bytes) -> bytes | None:
         """Return a node, reading it if need be; None if there is none."""
         found = self._changed.get(name)
         if found is not None:
@@ -52,15 +46,15 @@ class Nodes(Generic[T]):
             part[name] = found  # the last of the dict was used last
             return found
         value = self._reader.nodes((name,)).get(name)
-        return None if value is None else self._keep(name, self._decode(value))
+        return None if value is None else self._keep(name, value)
 
-    def put(self, name: bytes, node: T) -> None:
+    def put(self, name: bytes, node: bytes) -> None:
         """Change a node, or make one; it goes into the next batch."""
         self._changed[name] = node
 
     def changes(self) -> list[tuple[bytes, bytes]]:
         """Return what was changed since the last `saved`, as it is stored."""
-        return [(name, self._encode(node)) for name, node in self._changed.items()]
+        return list(self._changed.items())
 
     def saved(self) -> None:
         """What was changed is on disk: from now on it may be forgotten."""
@@ -72,12 +66,12 @@ class Nodes(Generic[T]):
         """Forget everything but these changes, which `changes` returned."""
         self._upper.clear()
         self._lower.clear()
-        self._changed = {name: self._decode(value) for name, value in changes}
+        self._changed = dict(changes)
 
-    def _part(self, name: bytes) -> dict[bytes, T]:
+    def _part(self, name: bytes) -> dict[bytes, bytes]:
         return self._upper if self._is_upper(name) else self._lower
 
-    def _keep(self, name: bytes, node: T) -> T:
+    def _keep(self, name: bytes, node: bytes) -> bytes:
         part, most = (self._upper, MAX_UPPER) if self._is_upper(name) else (self._lower, MAX_LOWER)
         part.pop(name, None)
         while len(part) >= most:

@@ -2,8 +2,17 @@
 
 A page stands at a depth that is a multiple of four, for every subtree there that has two leaves or more; the root's
 stands also when there are fewer. It has sixteen slots, one for each subtree four levels below: empty, a lone leaf, or
-the hash of another page's subtree. A million users need five or six pages on any way down, each a row of about half a
-kilobyte, where single nodes would be more than twenty.
+another page's subtree. A million users need five or six pages on any way down, each a row of at most 1.5 KiB, where
+single nodes would be more than twenty.
+
+Nodes of a page are numbered like a heap's: 1 is the top, 16 to 31 are the slots. Stored is, in this order:
+
+    32 bytes    for each number what stands there: 255 for two leaves or more, 254 for none, else the slot of the one
+    2 bytes     which slots are lone leaves, the lowest bit for slot 0
+    32 bytes    for each node with two leaves or more: its hash
+    64 bytes    for each lone leaf, in order of slots: key and value
+
+All hashes that a proof may need are there, so that it costs some slices, and not the hashing of a page.
 """
 
 from collections.abc import Iterable
@@ -16,49 +25,82 @@ from trunkline.authority.statements import HASH_SIZE
 
 LEVELS: Final = 4
 SLOTS: Final = 1 << LEVELS
-_NOT_LONE: Final = 255
-_MASKS: Final = 4
-"""Bytes at the beginning of a stored page: which slots are leaves, which are subtrees."""
+_MANY: Final = 255
+_NONE: Final = 254
+_NODES: Final = 2 * SLOTS + 2
+"""Where the hashes begin."""
 
 Leaf = tuple[bytes, bytes]
 """Key and value."""
 
 
+def read_node(data: bytes, number: int) -> bytes:
+    """Return the hash of a node of a stored page."""
+    lone = data[number]
+    if lone == _MANY:
+        at = _NODES + HASH_SIZE * data.count(_MANY, 1, number)
+        return data[at : at + HASH_SIZE]
+    return EMPTY if lone == _NONE else leaf_node(*read_leaf(data, lone))
+
+
+def read_leaf(data: bytes, slot: int) -> Leaf:
+    """Return a lone leaf of a stored page."""
+    before = (int.from_bytes(data[2 * SLOTS : _NODES], "big") & ((1 << slot) - 1)).bit_count()
+    at = _NODES + HASH_SIZE * (data.count(_MANY, 1, 2 * SLOTS) + 2 * before)
+    return data[at : at + HASH_SIZE], data[at + HASH_SIZE : at + 2 * HASH_SIZE]
+
+
 class Page:
-    """Four levels of the map. Nodes are numbered like a heap's: 1 is the top, 16 to 31 are the slots."""
+    """A page that is to be changed.
 
-    __slots__ = ("leaves", "lone", "nodes")
+    Args:
+        data: as it is stored; None for a new one, which is empty.
+    """
 
-    def __init__(self) -> None:
-        self.nodes = bytearray(HASH_SIZE * SLOTS * 2)
-        """The hashes of all nodes, in order; the first is unused."""
+    __slots__ = ("_lone", "_nodes", "leaves")
+
+    def __init__(self, data: bytes | None = None) -> None:
         self.leaves: dict[int, Leaf] = {}
-        """Of the slots that are lone leaves, by number from 0."""
-        self.lone = bytearray([_NOT_LONE] * SLOTS * 2)
-        """For each node that is a subtree with one leaf: the slot where that is."""
+        """The lone leaves, by slot."""
+        if data is None:
+            self._lone = bytearray([_NONE] * 2 * SLOTS)
+            self._nodes: dict[int, bytes] = {}
+            return
+        self._lone = bytearray(data[: 2 * SLOTS])
+        numbers = [number for number in range(1, 2 * SLOTS) if data[number] == _MANY]
+        stop = _NODES + HASH_SIZE * len(numbers)
+        self._nodes = {
+            number: data[at : at + HASH_SIZE]
+            for number, at in zip(numbers, range(_NODES, stop, HASH_SIZE), strict=True)
+        }
+        for slot in range(SLOTS):
+            if data[SLOTS + slot] == slot:
+                self.leaves[slot] = data[stop : stop + HASH_SIZE], data[stop + HASH_SIZE : stop + 2 * HASH_SIZE]
+                stop += 2 * HASH_SIZE
+        assert stop == len(data), "a stored page has another length than it says: the store was altered by others"
 
     def node(self, number: int) -> bytes:
         """Return the hash of a node."""
-        return bytes(self.nodes[number * HASH_SIZE : (number + 1) * HASH_SIZE])
+        lone = self._lone[number]
+        if lone == _MANY:
+            return self._nodes[number]
+        return EMPTY if lone == _NONE else leaf_node(*self.leaves[lone])
 
     def is_subtree(self, slot: int) -> bool:
         """Return whether another page stands below this slot."""
-        return slot not in self.leaves and self.node(SLOTS + slot) != EMPTY
-
-    def copy(self) -> "Page":
-        other = Page.__new__(Page)
-        other.nodes, other.leaves, other.lone = self.nodes[:], dict(self.leaves), self.lone[:]
-        return other
+        return self._lone[SLOTS + slot] == _MANY
 
     def put_leaf(self, slot: int, leaf: Leaf) -> None:
         """Make a slot a lone leaf; `refold` is due."""
+        assert not self.is_subtree(slot), "the map never loses a leaf"
         self.leaves[slot] = leaf
-        self._set(SLOTS + slot, leaf_node(*leaf), slot)
+        self._lone[SLOTS + slot] = slot
 
     def put_subtree(self, slot: int, node: bytes) -> None:
         """Make a slot the subtree with this hash; `refold` is due."""
         self.leaves.pop(slot, None)
-        self._set(SLOTS + slot, node, _NOT_LONE)
+        self._lone[SLOTS + slot] = _MANY
+        self._nodes[SLOTS + slot] = node
 
     def refold(self, slots: Iterable[int]) -> None:
         """Compute all nodes above ``slots``."""
@@ -69,47 +111,25 @@ class Page:
             row = {number >> 1 for number in row if number > 1}
 
     def _fold(self, number: int) -> None:
-        left, right = self.node(2 * number), self.node(2 * number + 1)
-        if right == EMPTY and (left == EMPTY or self.lone[2 * number] != _NOT_LONE):
-            self._set(number, left, self.lone[2 * number])
-        elif left == EMPTY and self.lone[2 * number + 1] != _NOT_LONE:
-            self._set(number, right, self.lone[2 * number + 1])
+        left, right = self._lone[2 * number], self._lone[2 * number + 1]
+        if right == _NONE and left != _MANY:
+            self._lone[number] = left
+        elif left == _NONE and right != _MANY:
+            self._lone[number] = right
         else:
-            self._set(number, inner_node(left, right), _NOT_LONE)
-
-    def _set(self, number: int, node: bytes, lone: int) -> None:
-        self.nodes[number * HASH_SIZE : (number + 1) * HASH_SIZE] = node
-        self.lone[number] = lone
+            self._lone[number] = _MANY
+            self._nodes[number] = inner_node(self.node(2 * number), self.node(2 * number + 1))
 
     def encode(self) -> bytes:
-        """Return the page as it is stored: two masks of slots, then leaves and hashes in order of slots."""
-        leaves = subtrees = 0
-        parts: list[bytes] = []
-        for slot in range(SLOTS):
-            if slot in self.leaves:
-                leaves |= 1 << slot
-                parts.extend(self.leaves[slot])
-            elif (node := self.node(SLOTS + slot)) != EMPTY:
-                subtrees |= 1 << slot
-                parts.append(node)
-        return leaves.to_bytes(2, "big") + subtrees.to_bytes(2, "big") + b"".join(parts)
-
-
-def decode_page(data: bytes) -> Page:
-    """Return the page that `Page.encode` made."""
-    page = Page()
-    leaves, subtrees = int.from_bytes(data[:2], "big"), int.from_bytes(data[2:_MASKS], "big")
-    at = _MASKS
-    for slot in range(SLOTS):
-        if leaves >> slot & 1:
-            page.put_leaf(slot, (data[at : at + HASH_SIZE], data[at + HASH_SIZE : at + 2 * HASH_SIZE]))
-            at += 2 * HASH_SIZE
-        elif subtrees >> slot & 1:
-            page.put_subtree(slot, data[at : at + HASH_SIZE])
-            at += HASH_SIZE
-    assert at == len(data), "a stored page has another length than its masks say"
-    page.refold(range(SLOTS))
-    return page
+        """Return the page as it is stored."""
+        mask = 0
+        for slot in self.leaves:
+            mask |= 1 << slot
+        parts = [bytes(self._lone), mask.to_bytes(2, "big")]
+        parts.extend(self._nodes[number] for number in sorted(self._nodes))
+        for slot in sorted(self.leaves):
+            parts.extend(self.leaves[slot])
+        return b"".join(parts)
 
 
 def page_key(depth: int, key: bytes) -> bytes:
@@ -128,13 +148,13 @@ def page_keys(keys: Iterable[bytes], size: int) -> list[bytes]:
 class Map:
     """The stored map."""
 
-    def __init__(self, nodes: Nodes[Page]) -> None:
+    def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
 
     def root(self) -> bytes:
         """Return the root's hash."""
         page = self._nodes.get(page_key(0, b""))
-        return EMPTY if page is None else page.node(1)
+        return EMPTY if page is None else read_node(page, 1)
 
     def update(self, changes: dict[bytes, bytes]) -> bytes:
         """Give every key its value and return the new root; reads and writes each page once."""
@@ -143,7 +163,7 @@ class Map:
     def _update(self, depth: int, changes: list[Leaf], *, new: bool = False) -> bytes:
         name = page_key(depth, changes[0][0])
         found = None if new else self._nodes.get(name)
-        page = Page() if found is None else found.copy()
+        page = Page(found)
         assert found is not None or new or depth == 0, "a page is missing: the store was altered by others"
         groups: dict[int, list[Leaf]] = {}
         for leaf in changes:
@@ -160,7 +180,7 @@ class Map:
             else:
                 page.put_subtree(slot, self._update(depth + LEVELS, group, new=True))
         page.refold(groups)
-        self._nodes.put(name, page)
+        self._nodes.put(name, page.encode())
         return page.node(1)
 
     def prove(self, key: bytes) -> tuple[bytes | None, MapProof]:
@@ -174,13 +194,13 @@ class Map:
                 return None, MapProof(())
             slot = SLOTS + _slot(key, depth)
             for shift in range(LEVELS, -1, -1):
-                number = slot >> shift
-                if page.lone[number] != _NOT_LONE:
-                    return _ended(key, page.leaves[page.lone[number]], siblings)
-                if page.node(number) == EMPTY:
+                lone = page[slot >> shift]
+                if lone == _NONE:
                     return None, MapProof(tuple(reversed(siblings)))
+                if lone != _MANY:
+                    return _ended(key, read_leaf(page, lone), siblings)
                 if shift:
-                    siblings.append(page.node(slot >> (shift - 1) ^ 1))
+                    siblings.append(read_node(page, slot >> (shift - 1) ^ 1))
             depth += LEVELS
 
 

@@ -262,11 +262,7 @@ class Replica:
         head = read_head(target.head)
         at = self._ledger.size + len(self._gathered)
         if at == head.size:
-            if self._gathered:
-                self._advance(target, head)
-            else:
-                self._target = None
-                self._show(target, head)
+            self._advance(target, head)
         elif len(self._gathered) >= MAX_GATHERED or self._bytes >= MAX_GATHERED_BYTES:
             self._ask(AskHead(0, at))  # the proof from there shows whether these are the log's
         else:

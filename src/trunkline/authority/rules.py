@@ -213,10 +213,7 @@ def _check_signatures(
 
 
 def _verify_user(key: bytes, signature: bytes, data: bytes) -> None:
-    try:
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, data)
-    except ValueError:  # the bytes are no key at all
-        raise InvalidSignature from None
+    Ed25519PublicKey.from_public_bytes(key).verify(signature, data)
 
 
 def _verify_root(key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -> None:

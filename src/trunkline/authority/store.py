@@ -14,7 +14,7 @@ from trunkline.authority.messages import SignedHead
 from trunkline.authority.statements import Record, Signed
 
 MAX_NODE: Final = 2048
-"""Largest stored node in bytes: a page of the map with 16 leaves takes 1028, a tile of the log 512."""
+"""Largest stored node in bytes: a page of the map with 16 leaves takes 1538, a full tile of the log 960."""
 
 
 class Entry(msgspec.Struct, frozen=True):

@@ -1,7 +1,8 @@
 """The log's tree as it is stored: tiles of four levels (docs/spec/authority.md section 5).
 
-Tile ``(t, i)`` holds the hashes of up to sixteen complete subtrees of level ``4 t``, from place ``16 i`` on; the hashes
-of the three levels above are computed from those. What was complete once stays as it is, so a tile only ever grows.
+Tile ``(t, i)`` holds the hashes of up to sixteen complete subtrees of level ``4 t``, from place ``16 i`` on. What was
+complete once stays as it is, so a tile only ever grows. Once it is full, the hashes of the three levels above follow:
+a proof costs some slices then.
 """
 
 from collections.abc import Hashable, Iterable
@@ -11,16 +12,19 @@ from trunkline.authority.merkle import (
     EMPTY_ROOT,
     Subtree,
     complete_subtrees,
-    consistency_ranges,
     fold,
-    inclusion_ranges,
     node_hash,
 )
 from trunkline.authority.nodes import Nodes
 from trunkline.authority.statements import HASH_SIZE
 
+Ranges = Iterable[tuple[int, int]]
+
 LEVELS: Final = 4
 WIDTH: Final = 1 << LEVELS
+FULL: Final = 30 * HASH_SIZE
+"""Bytes of a full tile: 16, 8, 4 and 2 hashes."""
+
 KEPT: Final = 256
 """Hashes of at least so many leaves are kept once they were computed: few, and every proof needs some."""
 
@@ -48,7 +52,7 @@ def edge_keys(size: int) -> list[bytes]:
 class Tiles:
     """The stored log's tree."""
 
-    def __init__(self, nodes: Nodes[bytes], size: int) -> None:
+    def __init__(self, nodes: Nodes, size: int) -> None:
         self._nodes = nodes
         self.size = size
         """Leaves in it."""
@@ -74,23 +78,14 @@ class Tiles:
         """Return the Merkle tree hash of all leaves."""
         return fold(self._peaks) if self._peaks else EMPTY_ROOT
 
-    def inclusion_keys(self, index: int) -> list[bytes]:
-        """Return the names of the tiles that `inclusion` reads."""
-        return self._names(inclusion_ranges(index, self.size))
+    def names(self, ranges: Ranges) -> list[bytes]:
+        """Return the names of the tiles that `hashes` reads."""
+        missing = [each for each in ranges if each not in self._known]
+        return list({_tile_of(subtree) for each in missing for subtree in _subtrees(*each)})
 
-    def inclusion(self, index: int) -> tuple[bytes, ...]:
-        """Return the proof that leaf ``index`` is in the log."""
-        return tuple(self._range(*each) for each in inclusion_ranges(index, self.size))
-
-    def consistency_keys(self, first: int) -> list[bytes]:
-        """Return the names of the tiles that `consistency` reads."""
-        return self._names(consistency_ranges(first, self.size)) if first <= self.size else []
-
-    def consistency(self, first: int) -> tuple[bytes, ...]:
-        """Return the proof that the log goes on from its first ``first`` leaves; none if it never had so many."""
-        if first > self.size:
-            return ()
-        return tuple(self._range(*each) for each in consistency_ranges(first, self.size))
+    def hashes(self, ranges: Ranges) -> tuple[bytes, ...]:
+        """Return the hashes of ranges of leaves, nodes of the tree: a proof (see `trunkline.authority.merkle`)."""
+        return tuple([self._known.get(each) or self._range(*each) for each in ranges])
 
     def snapshot(self) -> Hashable:
         """Return the state without the nodes."""
@@ -107,17 +102,16 @@ class Tiles:
         tile = b"" if place % WIDTH == 0 else self._nodes.get(name)
         assert tile is not None, "a tile is missing: the store was altered by others"
         assert len(tile) == place % WIDTH * HASH_SIZE, "a tile has another length than the log: the store was altered"
-        self._nodes.put(name, tile + node)
+        tile += node
+        self._nodes.put(name, _with_inner(tile) if len(tile) == HASH_SIZE << LEVELS else tile)
 
     def _range(self, start: int, stop: int) -> bytes:
         """Return the hash of the leaves from ``start`` up to ``stop``, a node of the tree."""
-        found = self._known.get((start, stop))
-        if found is None:
-            found = fold([self._subtree(each) for each in complete_subtrees(start, stop)])
-            if stop - start >= KEPT or stop == self.size:
-                if len(self._known) >= MAX_KNOWN:
-                    self._known.clear()
-                self._known[start, stop] = found
+        found = fold([self._subtree(each) for each in _subtrees(start, stop)])
+        if stop - start >= KEPT or stop == self.size:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[start, stop] = found
         return found
 
     def _subtree(self, subtree: Subtree) -> bytes:
@@ -125,22 +119,41 @@ class Tiles:
         above = level % LEVELS
         first = place << above
         tile = self._nodes.get(tile_key(level // LEVELS, first // WIDTH))
+        assert tile is not None, "a tile is missing: the store was altered by others"
+        if len(tile) == FULL:
+            row = (2 * WIDTH - (2 * WIDTH >> above) + place % (WIDTH >> above)) * HASH_SIZE
+            return tile[row : row + HASH_SIZE]
         start = first % WIDTH * HASH_SIZE
         stop = start + (HASH_SIZE << above)
-        assert tile is not None, "a tile is missing: the store was altered by others"
         assert len(tile) >= stop, "a tile is cut: the store was altered by others"
-        if above == 0:
-            return tile[start:stop]
-        row = [tile[at : at + HASH_SIZE] for at in range(start, stop, HASH_SIZE)]
-        while len(row) > 1:
-            row = [node_hash(row[at], row[at + 1]) for at in range(0, len(row), 2)]
-        return row[0]
+        hashes = [tile[at : at + HASH_SIZE] for at in range(start, stop, HASH_SIZE)]
+        while len(hashes) > 1:
+            hashes = _above(hashes)
+        return hashes[0]
 
-    def _names(self, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
-        names = {
-            tile_key(level // LEVELS, (place << level % LEVELS) // WIDTH)
-            for each in ranges
-            if each not in self._known
-            for level, place in complete_subtrees(*each)
-        }
-        return list(names)
+
+def _with_inner(tile: bytes) -> bytes:
+    """Return a tile that has become full, with the three rows above its hashes."""
+    row = [tile[at : at + HASH_SIZE] for at in range(0, len(tile), HASH_SIZE)]
+    rows = [tile]
+    while len(row) > 2:
+        row = _above(row)
+        rows.extend(row)
+    return b"".join(rows)
+
+
+def _above(hashes: list[bytes]) -> list[bytes]:
+    return [node_hash(hashes[at], hashes[at + 1]) for at in range(0, len(hashes), 2)]
+
+
+def _tile_of(subtree: Subtree) -> bytes:
+    level, place = subtree
+    return tile_key(level // LEVELS, (place << level % LEVELS) // WIDTH)
+
+
+def _subtrees(start: int, stop: int) -> list[Subtree]:
+    size = stop - start
+    if size & (size - 1) == 0 and start & (size - 1) == 0:  # most are complete
+        level = size.bit_length() - 1
+        return [(level, start >> level)]
+    return complete_subtrees(start, stop)

@@ -133,6 +133,11 @@ class Channel:
         return not (self._partial or self._out or self.unanswered)
 
     @property
+    def crowded(self) -> bool:
+        """Whether it has asked so much that it is not listened to."""
+        return len(self._out) > PAUSE_OUTPUT or self.unanswered >= MAX_UNANSWERED
+
+    @property
     def output(self) -> int:
         """Bytes that wait for it to read them."""
         return len(self._out)
@@ -140,7 +145,7 @@ class Channel:
     @property
     def hungry(self) -> bool:
         """Whether `next_request` may have more, though nothing new has come."""
-        return self._inbound.begun and self._inbound.waiting > 0 and not self._closing and not self._busy()
+        return self._inbound.begun and self._inbound.waiting > 0 and not self._closing and not self.crowded
 
     def next_request(self) -> Request | None:
         """Return the next request; None if there is none, or if the client has to read its answers first.
@@ -148,7 +153,7 @@ class Channel:
         Raises:
             RemoteError: it breaks the protocol; close the channel.
         """
-        if self._closing or self._busy():
+        if self._closing or self.crowded:
             return None
         return self._inbound.next_message()
 
@@ -163,7 +168,7 @@ class Channel:
             self._write()
         if self._closing:
             return
-        if self._busy() == self._reading:
+        if self.crowded == self._reading:
             self._reading = not self._reading
             if self._reading:
                 self._loop.add_reader(self._fd, self._readable)
@@ -205,9 +210,6 @@ class Channel:
         self._fd = -1
         self._out.clear()
         self._sock.close()
-
-    def _busy(self) -> bool:
-        return len(self._out) > PAUSE_OUTPUT or self.unanswered >= MAX_UNANSWERED
 
     def _handshake(self) -> None:
         try:
@@ -266,7 +268,7 @@ class Channel:
 
     def _writable(self) -> None:
         self._write()
-        if not self._closing and not self._busy():
+        if not self._closing and not self.crowded:
             self._owner.requests_arrived(self)  # some may have come whole before the client was paused
 
     def _drain(self) -> None:

@@ -37,6 +37,7 @@ from trunkline.authority.issuing import (
     check_request,
 )
 from trunkline.authority.messages import SERIAL_SIZE
+from trunkline.drivers.home import to_toml
 from trunkline.drivers.keys import MAX_FILE, generate_p256, load_p256, save_p256, write_secret
 from trunkline.errors import ConfigError, TrustError
 from trunkline.names import Secret
@@ -260,7 +261,7 @@ class AuthorityHome:
         return read_certificates(file) if file.exists() else ()
 
     def _write_settings(self, settings: Settings) -> None:
-        write_secret(self.folder / "settings.toml", msgspec.toml.encode(settings), replace=True)
+        write_secret(self.folder / "settings.toml", to_toml(settings, "Settings of this authority."), replace=True)
 
 
 def new_serial() -> bytes:
@@ -299,4 +300,4 @@ def certificates_pem(certificates: tuple[bytes, ...]) -> bytes:
 def _write_certificates(file: Path, certificates: tuple[bytes, ...]) -> None:
     data = certificates_pem(certificates)
     write_secret(file, data, replace=True)
-    os.chmod(file, 0o644)  # noqa: PTH101 - certificates are no secret
+    os.chmod(file, 0o644)

@@ -10,22 +10,19 @@ import logging
 import os
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
 from trunkline.drivers import interrupts
 from trunkline.drivers.clock import now as clock
-from trunkline.drivers.crew import Crew, Waiter
-from trunkline.drivers.proofs_blocking import prove
+from trunkline.drivers.crew import Arrival, Crew, Waiter
+from trunkline.drivers.offers import Offer, Patterns
 from trunkline.drivers.reactor import Outcome, Reactor
 from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import (
-    HANDSHAKE_TIMEOUT,
     Member,
     SecureConnection,
     SecureHandshake,
-    Suspects,
     ends_the_call,
     user_of,
 )
@@ -51,52 +48,10 @@ from trunkline.switchboard.events import (
     PostWanted,
     Remember,
 )
-from trunkline.switchboard.requests import MAX_NOTES
 from trunkline.wire.codec import encode_candidates
 from trunkline.wire.messages import AnyMessage
 
 _log: Final = logging.getLogger("trunkline")
-
-
-Patterns = tuple[str, ...]
-Arrival = Connection | SecureConnection | TrunklineError
-"""What `accept` returns, or raises once: that the authority can't be believed, say."""
-
-
-class Offer:
-    """A post as the driver keeps it: what was delivered, and who waits for it."""
-
-    __slots__ = (
-        "acceptors",
-        "allow",
-        "bell",
-        "error",
-        "generation",
-        "member",
-        "name",
-        "notes",
-        "ready",
-        "rid",
-        "secret",
-        "standing",
-    )
-
-    def __init__(self, rid: bytes, name: str, secret: Secret | None, member: Member | None, allow: Patterns) -> None:
-        self.rid = rid
-        self.name = name
-        self.secret = secret
-        self.member = member
-        """Our user, if the post is secure."""
-        self.allow = allow
-        self.notes: deque[str] = deque(maxlen=MAX_NOTES)
-        """What is known about clients that could not prove who they are."""
-        self.generation = 0
-        self.standing: Waiter | None = Waiter()
-        self.ready: deque[tuple[Arrival, bool]] = deque()
-        """What nobody has taken yet, and whether the machine was told that it is taken."""
-        self.acceptors: deque[Waiter] = deque()
-        self.error: Exception | None = None
-        self.bell = -1
 
 
 class BlockingClient:
@@ -136,66 +91,28 @@ class BlockingClient:
             MeetTimeout, NoSwitchboard, InvalidName, TooMany: see `trunkline.meet`.
         """
         deadline = None if timeout is None else clock() + timeout
-        return self._meet(me, you, timeout, deadline, datagram=datagram)[0]
+        return self.meet_once(me, you, timeout, deadline, datagram=datagram)[0]
 
-    def secure_meet_datagram(
-        self, me: str, you: str, member: Member, peer_user: str, timeout: float | None
-    ) -> SecureDatagramSocket:
-        """Do what `secure_meet` does, for a socket whose datagrams only the two can make and read."""
-        return self.secure_meet(me, you, member, peer_user, timeout, datagram=True).datagrams()
-
-    def secure_meet(
-        self, me: str, you: str, member: Member, peer_user: str, timeout: float | None, *, datagram: bool = False
-    ) -> SecureConnection:
-        """Return the connection to the process of ``peer_user`` that meets us, which has proved to be that.
-
-        Who proves nothing is avoided from then on, and the call goes on.
-
-        Raises:
-            MeetTimeout, NoSwitchboard, InvalidName, TooMany, TrustError: see `trunkline.secure_meet`.
-        """
-        deadline = None if timeout is None else clock() + timeout
-        user = user_of(member)
-        suspects = Suspects(you)
-        while True:
-            conn, told = self._meet(
-                me,
-                you,
-                timeout,
-                deadline,
-                datagram=datagram,
-                user=user,
-                peer_user=peer_user,
-                avoid=suspects.avoid,
-                notes=suspects.notes,
-            )
-            now = clock()
-            left = HANDSHAKE_TIMEOUT if deadline is None else min(HANDSHAKE_TIMEOUT, deadline - now)
-            role = Role.ACTIVE if told.conn > 0 else Role.PASSIVE
-            meeting = Meeting(role, bytes.fromhex(told.peer.match), me, you, user, peer_user)
-            try:
-                handshake = SecureHandshake(meeting, member, now=now, timeout=max(left, 0.0))
-            except BaseException:
-                conn.close()
-                raise
-            try:
-                return prove(handshake, conn)
-            except TrunklineError as error:
-                if ends_the_call(error):
-                    raise
-                _log.info("= impostor %s: %s", you, error)
-                suspects.add(told.partner, peer_user, error)
-            self._pause(suspects.pause(), deadline)
-
-    def _pause(self, seconds: float, deadline: float | None) -> None:
-        if seconds:
-            with self._crew.turn:
+    def pause(self, seconds: float, deadline: float | None) -> None:
+        """Wait, and do meanwhile what there is to do for others."""
+        with self._crew.turn:
+            if self._crew.reactor is not None:
                 end = clock() + seconds
                 self._crew.wait(Waiter(), end if deadline is None else min(end, deadline))
 
-    def _meet(
+    def meet_once(
         self, me: str, you: str, timeout: float | None, deadline: float | None, **more: Any
     ) -> tuple[Connection, Delivered]:
+        """Return what one request came to: the connection, and what the machine said of it.
+
+        Args:
+            timeout: what the caller gave, for the error to say.
+            deadline: when it ends, by the drivers' clock.
+            more: further fields of `MeetWanted`.
+
+        Raises:
+            MeetTimeout, NoSwitchboard, InvalidName, TooMany: see `trunkline.meet`.
+        """
         rid = os.urandom(16)
         waiter = Waiter()
         try:
@@ -240,13 +157,15 @@ class BlockingClient:
         """
         rid = os.urandom(16)
         user = "" if member is None else user_of(member)
-        offer = Offer(rid, name, secret, member, allow)
+        offer = Offer(rid, name, secret, member, allow, datagram=datagram)
         standing = offer.standing
         assert standing is not None, "it was just made"
         try:
             with self._crew.turn:
                 self._open()
                 self._offers[rid] = offer
+                if member is not None and self._crew.reactor is not None:
+                    self._crew.reactor.proofs.keep_fresh(rid, member)
                 at = self._datagram_at if datagram else self._stream_at
                 wanted = PostWanted(rid, name, at, datagram, unique, secret, backlog, user=user, allow=allow)
                 self._crew.feed(wanted)
@@ -298,7 +217,7 @@ class BlockingClient:
 
     def _take(self, offer: Offer, waiter: Waiter) -> None:
         arrival, told = offer.ready.popleft()
-        _give(waiter, arrival)
+        waiter.give(arrival)
         if not offer.ready and offer.bell >= 0 and offer.error is None:
             os.eventfd_read(offer.bell)
         if not told and offer.error is None:
@@ -419,7 +338,7 @@ class BlockingClient:
         """Give somebody who accepts what came to a post, or keep it for who does next."""
         if offer.acceptors:
             waiter = offer.acceptors.popleft()
-            _give(waiter, arrival)
+            waiter.give(arrival)
             self._crew.finish(waiter)
             self._crew.report(Accepted(offer.rid), waiter)
         else:
@@ -475,10 +394,7 @@ class BlockingClient:
             if offer.bell >= 0 and not offer.ready:
                 os.eventfd_write(offer.bell, 1)  # so that whoever selects on it comes and hears of the end
             return
-        while offer.ready:
-            arrival, _ = offer.ready.popleft()
-            if not isinstance(arrival, TrunklineError):
-                arrival.close()
+        offer.close_ready()
         if offer.bell >= 0:
             os.close(offer.bell)
             offer.bell = -1
@@ -524,13 +440,6 @@ class BlockingClient:
         crew.forked()
         for offer in offers:
             self._end_offer(offer, ClosedError(f"the post {offer.name!r} is the parent process's"))
-
-
-def _give(waiter: Waiter, arrival: Arrival) -> None:
-    if isinstance(arrival, TrunklineError):
-        waiter.error = arrival
-    else:
-        waiter.conn = arrival
 
 
 _everyone: Final[weakref.WeakSet[BlockingClient]] = weakref.WeakSet()

@@ -25,7 +25,7 @@ from trunkline.drivers.pollers import Ready
 from trunkline.drivers.reactor import Reactor
 from trunkline.drivers.secure_sockets import SecureConnection
 from trunkline.drivers.sockets import Connection
-from trunkline.errors import ClosedError, LocalError
+from trunkline.errors import ClosedError, LocalError, TrunklineError
 from trunkline.switchboard.events import ClientEvent
 
 GRACE: Final = 0.02
@@ -34,6 +34,10 @@ about to come back; longer, and a client waits longer for a post whose owner com
 
 _NEVER: Final = float("inf")
 _log: Final = logging.getLogger("trunkline")
+
+
+Arrival = Connection | SecureConnection | TrunklineError
+"""What `accept` returns, or raises once: that the authority can't be believed, say."""
 
 
 class Waiter:
@@ -47,6 +51,13 @@ class Waiter:
         self.conn: Connection | SecureConnection | None = None
         self.value: object = None
         self.error: Exception | None = None
+
+    def give(self, arrival: Arrival) -> None:
+        """Say what the thread is to return, or to raise."""
+        if isinstance(arrival, TrunklineError):
+            self.error = arrival
+        else:
+            self.conn = arrival
 
     def wake(self) -> None:
         """Let the thread look again, if it sleeps."""

@@ -60,8 +60,21 @@ _FIXES: Final = {
     "SQLITE_CANTOPEN": "it can't be opened: see who owns the file and its folder",
     "SQLITE_IOERR": "the disk fails to read or write: look into the system's log, and put the store on another disk",
     "42501": "that database user may not do it: see what it was granted",
+    "08": "the database does not answer: see whether it runs, and the address in --store",
+    "57P": "the database was shut down, or ended the session: it is opened again by itself",
     "28": "the database refuses that user: see the address and password in --store",
     "3D": "there is no such database: make it with `createdb`",
+}
+
+
+# A connection that fails has no SQLSTATE.
+_CODES: Final = {
+    "does not exist": "3D",
+    "authentication failed": "28",
+    "no pg_hba.conf entry": "28",
+    "Connection refused": "08",
+    "No such file": "08",
+    "timeout": "08",
 }
 
 
@@ -417,7 +430,7 @@ def _url(where: str | Path) -> URL:
         return URL.create("sqlite", database=text.removeprefix("sqlite:"))
     try:
         url = make_url(text)
-    except sqlalchemy.exc.ArgumentError:
+    except (sqlalchemy.exc.ArgumentError, ValueError):
         raise ConfigError("--store is sqlite:PATH or postgresql://USER@HOST/DATABASE") from None
     if url.drivername in ("postgresql", "postgres"):
         return url.set(drivername="postgresql+psycopg")
@@ -493,6 +506,7 @@ def _failed(what: str, done: str, error: BaseException) -> StoreFailed:
     """Say what went wrong, and what to do about it."""
     code = getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None) or ""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    code = code or next((found for part, found in _CODES.items() if part in text), "")
     for start, fix in _FIXES.items():
         if code.startswith(start):
             return StoreFailed(f"{what} can't be {done}: {fix} ({text})")

@@ -166,3 +166,13 @@ def given_servers(servers: Iterable[str | Address] | str | Address | None) -> tu
     if not given:
         raise ConfigError("the list of servers is empty; leave it out to use the settings")
     return tuple(Address.parse(server) if isinstance(server, str) else server for server in given)
+
+
+def to_toml(settings: msgspec.Struct, comment: str) -> bytes:
+    """Return a settings file that reads back as ``settings``, which holds strings, numbers and lists of these.
+
+    Those are written alike in TOML and in JSON; so no library for writing TOML is needed.
+    """
+    fields: dict[str, object] = msgspec.to_builtins(settings)
+    lines = [f"{name} = {msgspec.json.encode(value).decode()}\n" for name, value in fields.items()]
+    return "".join([f"# {comment}\n", *lines]).encode()

@@ -95,11 +95,12 @@ class UserKey:
         Raises:
             ConfigError: there is a file already, or it can't be written.
         """
+        write_secret(path, Secret(self._pem(passphrase)), replace=False)
+
+    def _pem(self, passphrase: Secret | None) -> bytes:
         form = (Encoding.PEM, PrivateFormat.PKCS8, _sealing(passphrase))
-        blocks = [self._signing.private_bytes(*form), self._x25519.private_bytes(*form)]
-        if self._mlkem is not None:
-            blocks.append(self._mlkem.private_bytes(*form))
-        write_secret(path, b"".join(blocks), replace=False)
+        hybrid = b"" if self._mlkem is None else self._mlkem.private_bytes(*form)
+        return self._signing.private_bytes(*form) + self._x25519.private_bytes(*form) + hybrid
 
     @classmethod
     def load(cls, path: Path, passphrase: Secret | None = None) -> "UserKey":
@@ -137,7 +138,8 @@ def save_p256(path: Path, key: ec.EllipticCurvePrivateKey, passphrase: Secret | 
     Raises:
         ConfigError: there is a file already, or it can't be written.
     """
-    write_secret(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, _sealing(passphrase)), replace=False)
+    pem = Secret(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, _sealing(passphrase)))
+    write_secret(path, pem, replace=False)
 
 
 def load_p256(path: Path, passphrase: Secret | None = None) -> ec.EllipticCurvePrivateKey:
@@ -192,7 +194,7 @@ def check_private(path: Path, about: os.stat_result) -> None:
         )
 
 
-def write_secret(path: Path, data: bytes, *, replace: bool) -> None:
+def write_secret(path: Path, data: bytes | Secret, *, replace: bool) -> None:
     """Write a file that only its owner may read (0600), whole or not at all, and wait until it is on disk.
 
     Raises:
@@ -200,13 +202,13 @@ def write_secret(path: Path, data: bytes, *, replace: bool) -> None:
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(path.parent)
         with contextlib.suppress(FileNotFoundError):
             draft.unlink()  # of a process that had our number and crashed
         opened = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
         try:
-            with open(opened, "wb") as stream:  # noqa: PTH123 - it is open
-                stream.write(data)
+            with os.fdopen(opened, "wb") as stream:
+                stream.write(data if isinstance(data, bytes) else data.reveal())
                 stream.flush()
                 os.fsync(stream.fileno())
             if replace:
@@ -223,6 +225,14 @@ def write_secret(path: Path, data: bytes, *, replace: bool) -> None:
         raise ConfigError(f"{path} can't be written: {error.strerror}") from error
 
 
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError as error:  # something else has that name
+            raise NotADirectoryError(error.errno, "what should be its folder is none") from error
+
+
 def _sync_folder(folder: Path) -> None:
     opened = os.open(folder, os.O_RDONLY)
     try:
@@ -236,16 +246,17 @@ def _sealing(passphrase: Secret | None) -> KeySerializationEncryption:
 
 
 def _load_blocks(path: Path, passphrase: Secret | None) -> list[object]:
-    blocks = [found.group() for found in _BLOCK.finditer(read_secret(path))]
+    # Secrets have no place in local variables either: tracebacks can show those.
+    blocks = [Secret(found.group()) for found in _BLOCK.finditer(read_secret(path))]
     return [_load_block(path, block, passphrase) for block in blocks]
 
 
-def _load_block(path: Path, block: bytes, passphrase: Secret | None) -> object:
-    sealed = b"ENCRYPTED" in block
+def _load_block(path: Path, block: Secret, passphrase: Secret | None) -> object:
+    sealed = b"ENCRYPTED" in block.reveal()
     if sealed and passphrase is None:
         raise ConfigError(f"{path} is under a passphrase: set TRUNKLINE_PASSPHRASE, or give it when asked")
     try:
-        return load_pem_private_key(block, passphrase.reveal() if sealed and passphrase is not None else None)
+        return load_pem_private_key(block.reveal(), passphrase.reveal() if sealed and passphrase is not None else None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         # The library's text says nothing secret, and its cause is left out all the same.
         why = "the passphrase is wrong, or the file is damaged" if sealed else f"it can't be read ({error})"

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from trunkline.drivers.home import Home
+
 if TYPE_CHECKING:
     from trunkline.drivers.membership import Membership
 
@@ -39,6 +41,16 @@ class Memberships:
             if found is None:
                 found = self._opened[user] = Membership.open(RealmHome(self._home), user)
             return found
+
+    def known(self) -> "Membership | None":
+        """Return the default user's membership if this process is of a realm at all, else None.
+
+        Raises:
+            ConfigError, TrustError: as `get`.
+        """
+        if not self._given and not (Home(self._home).path / "realm.toml").exists():
+            return None
+        return self.get(None)
 
     def close(self) -> None:
         """End what runs for the memberships that were opened here. A later `get` opens them anew."""

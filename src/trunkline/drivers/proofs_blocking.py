@@ -11,7 +11,7 @@ from typing import Final
 
 from trunkline.drivers.clock import now as clock
 from trunkline.drivers.pollers import IN, OUT, Pollers
-from trunkline.drivers.secure_sockets import SecureConnection, SecureHandshake, Want
+from trunkline.drivers.secure_sockets import Member, SecureConnection, SecureHandshake, Want
 from trunkline.drivers.sockets import Connection
 from trunkline.errors import TrunklineError
 
@@ -69,9 +69,16 @@ class Proofs:
         self._pollers = pollers
         self._proofs: dict[int, _Proof] = {}
         """By descriptor; the oldest first, so the first one's deadline is the next."""
+        self._members: dict[bytes, Member] = {}
+        """Of posts: their certificates and heads are kept fresh while the posts stand."""
 
     def __len__(self) -> int:
         return len(self._proofs)
+
+    @property
+    def timed(self) -> bool:
+        """Whether anything here has a deadline."""
+        return bool(self._proofs or self._members)
 
     def begin(
         self, owner: bytes, handshake: SecureHandshake, sock: Connection, done: Callable[[Outcome], None]
@@ -90,8 +97,13 @@ class Proofs:
         proof = self._proofs[conn.fileno()] = _Proof(owner, handshake, conn, done)
         self._step(proof)  # whoever commits says Hello with it: most often it is here
 
+    def keep_fresh(self, owner: bytes, member: Member) -> None:
+        """Have the membership of a post do what is due, until `drop`."""
+        self._members[owner] = member
+
     def drop(self, owner: bytes) -> None:
         """Close the connections of one owner; nobody is told."""
+        self._members.pop(owner, None)
         for fd, proof in list(self._proofs.items()):
             if proof.owner == owner:
                 self._forget(fd, proof)
@@ -99,12 +111,18 @@ class Proofs:
 
     def next_deadline(self) -> float | None:
         """Return when `handle_timer` is due."""
+        due = [when for member in self._members.values() if (when := member.next_deadline()) is not None]
         for proof in self._proofs.values():
-            return proof.handshake.deadline
-        return None
+            due.append(proof.handshake.deadline)
+            break
+        return min(due, default=None)
 
     def handle_timer(self, now: float) -> None:
-        """End those that have had their time."""
+        """End those that have had their time, and do what is due for members."""
+        for member in self._members.values():
+            when = member.next_deadline()
+            if when is not None and when <= now:
+                member.tick()
         for proof in list(self._proofs.values()):
             if proof.handshake.deadline > now:
                 return

@@ -137,7 +137,7 @@ class Reactor:
     def next_deadline(self) -> float | None:
         """Return when `tick` is due."""
         due = self._machine.next_deadline()
-        if self._uplinks.timed or self._peers.timed or len(self.proofs):
+        if self._uplinks.timed or self._peers.timed or self.proofs.timed:
             for other in (
                 self._uplinks.next_deadline(),
                 self._peers.next_deadline(),

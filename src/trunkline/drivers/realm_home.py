@@ -26,7 +26,7 @@ from trunkline.authority.freshness import GRACE, MAX_STALENESS, TrustSettings
 from trunkline.authority.messages import SignedHead
 from trunkline.authority.truststate import MAX_STATE, decode_evidence, encode_evidence
 from trunkline.drivers.authority_client import DEFAULT_PORT
-from trunkline.drivers.home import MAX_FILE, Home
+from trunkline.drivers.home import MAX_FILE, Home, to_toml
 from trunkline.drivers.keys import UserKey, read_secret, write_secret
 from trunkline.drivers.tls import Credential, load_credential
 from trunkline.errors import ConfigError, InvalidAddress, InvalidRealm, InvalidUser, TrustError
@@ -128,7 +128,10 @@ class RealmHome:
                 "use another TRUNKLINE_HOME for another realm"
             )
         _write(self.path / "root.pem", ssl.DER_cert_to_PEM_cert(root).encode())
-        _write(self.path / "realm.toml", _toml(settings))
+        _write(
+            self.path / "realm.toml",
+            to_toml(settings, "The realm that this home belongs to (docs/spec/authority.md section 12)."),
+        )
 
     def root(self) -> bytes:
         """Read ``root.pem`` and compare it with the fingerprint; return DER.
@@ -199,7 +202,7 @@ class RealmHome:
 
     def keep_state(self, state: bytes) -> None:
         """Write what `Trust.state` returned. Failing is no error but a warning: this run goes on all the same."""
-        self._keep(self.state_path(), state)
+        self._keep(self.state_path(), Secret(state))
 
     @property
     def evidence_path(self) -> Path:
@@ -220,7 +223,7 @@ class RealmHome:
 
     def keep_evidence(self, evidence: Sequence[SignedHead]) -> None:
         """Write the evidence of two histories, for a person to look at."""
-        self._keep(self.evidence_path, encode_evidence(evidence))
+        self._keep(self.evidence_path, Secret(encode_evidence(evidence)))
         _log.error("two histories: the evidence is kept in %s", self.evidence_path)
 
     def load_credential(self, user: str) -> Credential | None:
@@ -234,7 +237,7 @@ class RealmHome:
 
     def keep_credential(self, user: str, credential: Credential) -> None:
         """Write the certificate in use, so that a restart goes on with it. Failing is no error but a warning."""
-        self._keep(self.state_path(user), credential.pem())
+        self._keep(self.state_path(user), Secret(credential.pem()))
 
     def _load(self, path: Path) -> bytes | None:
         if not path.exists():
@@ -242,7 +245,7 @@ class RealmHome:
         self._check_folder(path.parent)
         return read_secret(path, MAX_STATE)
 
-    def _keep(self, path: Path, data: bytes) -> None:
+    def _keep(self, path: Path, data: Secret) -> None:
         try:
             write_secret(path, data, replace=True)
         except ConfigError as error:
@@ -260,13 +263,6 @@ class RealmHome:
 
 def _file_name(user: str) -> str:
     return check_user(user).replace("/", "%2F")
-
-
-def _toml(settings: RealmSettings) -> bytes:
-    """Return what reads back as ``settings``: strings, numbers and lists are written alike in TOML and JSON."""
-    fields: dict[str, object] = msgspec.to_builtins(settings)
-    lines = [f"{name} = {msgspec.json.encode(value).decode()}\n" for name, value in fields.items()]
-    return "".join(["# The realm that this home belongs to (docs/spec/authority.md section 12).\n", *lines]).encode()
 
 
 def _read(file: Path) -> bytes:

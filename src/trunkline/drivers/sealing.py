@@ -1,10 +1,9 @@
 """`encrypt` and `decrypt` for a member of a realm: the directory's look-up, HPKE's randomness, and nothing more.
 
-The checks and the format are in `trunkline.authority.sealing` (docs/spec/sealing.md sections 1 to 6). The asynchronous
-versions do the same in a thread, since the look-up may wait for the network and 64 MiB take a while.
+The checks and the format are in `trunkline.authority.sealing` (docs/spec/sealing.md sections 1 to 6). The look-up may
+wait for the network.
 """
 
-import asyncio
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
@@ -87,16 +86,6 @@ def decrypt(member: Member, blob: Bytes) -> tuple[bytes, str]:
     sealing.check_addressee(envelope, member.fingerprint, user, keys.public)
     clear = sealing.unseal(envelope, member.get(envelope.sender), private_key(keys))
     return clear, envelope.sender
-
-
-async def encrypt_async(member: Member, data: Bytes, *, to: str) -> bytes:
-    """Do what `encrypt` does without holding up the event loop."""
-    return await asyncio.to_thread(encrypt, member, data, to=to)
-
-
-async def decrypt_async(member: Member, blob: Bytes) -> tuple[bytes, str]:
-    """Do what `decrypt` does without holding up the event loop."""
-    return await asyncio.to_thread(decrypt, member, blob)
 
 
 def _who(member: Member) -> tuple[str, Keys]:

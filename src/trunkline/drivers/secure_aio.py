@@ -180,7 +180,7 @@ async def secure_meet(
 
 async def secure_meet_datagram(
     client: AsyncClient,
-    member: Member,
+    member: ReadyMember,
     me: str,
     you: str,
     peer_user: str,

@@ -94,6 +94,12 @@ class Member(Protocol):
     def compare(self, head: SignedHead) -> None:
         """Judge a peer's head: ForkedHistory if it can't be true beside ours."""
 
+    def next_deadline(self) -> float | None:
+        """Return when `tick` is due, by the drivers' clock."""
+
+    def tick(self) -> None:
+        """Start what is due, and return at once."""
+
 
 class SecureConnection(ssl.SSLSocket):
     """A connected TLS socket that knows who is at the other end.
@@ -118,6 +124,7 @@ class SecureConnection(ssl.SSLSocket):
         Raises:
             OSError: the connection is gone.
         """
+        sock.getpeername()  # that it is connected still: `ssl` would leave the descriptor open if it is not
         context.sslsocket_class = cls
         tls = context.wrap_socket(
             sock, server_side=role is Role.PASSIVE, do_handshake_on_connect=False, session=session
@@ -451,7 +458,7 @@ def tls_error(error: OSError) -> TrunklineError:
         return LinkClosed(f"the connection was lost during the handshake: {error.strerror or error}")
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return LinkClosed("the peer closed the connection during the handshake")
-    reason = error.reason or ""
+    reason = getattr(error, "reason", None) or ""
     if any(sign in reason for sign in _OTHER_PROTOCOL):
         return RemoteError("the peer does not speak TLS 1.3")
     if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from trunkline.errors import ConfigError
+from trunkline.names import Secret
 
 MAX_SESSIONS: Final = 256
 """Most TLS sessions that a process keeps for resumption: one for each pair of peer user and peer name."""
@@ -76,24 +77,24 @@ def _prepare(context: ssl.SSLContext, root: bytes, credential: Credential | None
         # looks up.
         context.load_verify_locations(cadata=b"".join(credential.chain[1:]))
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        with _as_file(credential.pem()) as path:
+        with _as_file(Secret(credential.pem())) as path:
             context.load_cert_chain(path)
     return context
 
 
 @contextlib.contextmanager
-def _as_file(data: bytes) -> Iterator[str]:
+def _as_file(data: Secret) -> Iterator[str]:
     """Lend ``data`` as a file that nobody else can open: libssl takes a secret key from nowhere else."""
     memory = getattr(os, "memfd_create", None)
     if memory is None:  # pragma: no cover - not Linux
         with tempfile.NamedTemporaryFile() as file:  # 0600
-            file.write(data)
+            file.write(data.reveal())
             file.flush()
             yield file.name
         return
     opened = memory("trunkline", os.MFD_CLOEXEC)
     try:
-        os.write(opened, data)
+        os.write(opened, data.reveal())
         yield f"/proc/self/fd/{opened}"
     finally:
         os.close(opened)
