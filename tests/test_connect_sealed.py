@@ -21,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Homes of ann and ben, whose keys are approved by an authority that runs; and where the server is."""
     folder = tmp_path_factory.mktemp("realm")
     realm = Realm()
-    with no_leaks(), LiveAuthority(realm, folder) as authority, LiveServer() as server:
+    with no_leaks(), LiveAuthority(realm, folder) as authority, LiveServer.of(realm) as server:
         realm.approve(authority, "ann", "ben")
         for user in ("ann", "ben"):
             realm.home(folder / user, user, authority.address)

@@ -5,8 +5,8 @@ which reads its settings from the environment and TRUNKLINE_HOME when it is firs
 """
 
 import functools
-import threading
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
