@@ -323,16 +323,26 @@ class Switchboard:
         you: str,
         *,
         datagram: bool = False,
+        user: str | None = None,
+        peer_user: str | None = None,
         timeout: float | None = ANSWER_TIMEOUT,  # noqa: ASYNC109
     ) -> tuple[str, ...]:
         """Return why ``meet(me, you)`` would wait: a line for each thing that may be the reason.
+
+        With ``peer_user`` it is about ``secure_meet``; ``user`` is who we are, by default the default user.
 
         Raises:
             InvalidName: a name can't be used.
             NoSwitchboard: no server could be reached, or none answered within ``timeout`` seconds.
         """
         check_pair(me, you)
-        answer = await self.client().ask(functools.partial(Explain, me=me, you=you, datagram=datagram), timeout)
+        question = functools.partial(Explain, me=me, you=you, datagram=datagram)
+        client = self.client()
+        if peer_user is not None:
+            member = self._member(user)
+            client = self.client(member)
+            question = functools.partial(question, user=member.user or "", peer_user=check_user(peer_user))
+        answer = await client.ask(question, timeout)
         assert isinstance(answer, Explanation), "the machine lets no other answer through"
         return answer.lines
 
