@@ -323,25 +323,29 @@ class Switchboard:
         you: str,
         *,
         datagram: bool = False,
-        user: str | None = None,
-        peer_user: str | None = None,
+        user: str = "",
+        peer_user: str = "",
         timeout: float | None = ANSWER_TIMEOUT,  # noqa: ASYNC109
     ) -> tuple[str, ...]:
         """Return why ``meet(me, you)`` would wait: a line for each thing that may be the reason.
 
-        With ``peer_user`` it is about ``secure_meet``; ``user`` is who we are, by default the default user.
+        Args:
+            me: what we would call ourselves.
+            you: whom we would meet.
+            datagram: of a datagram meeting.
+            user: of a secure meeting: who we would be.
+            peer_user: of a secure meeting: whose process the other has to be.
+            timeout: seconds to wait for the answer.
 
         Raises:
             InvalidName: a name can't be used.
             NoSwitchboard: no server could be reached, or none answered within ``timeout`` seconds.
         """
         check_pair(me, you)
-        question = functools.partial(Explain, me=me, you=you, datagram=datagram)
-        client = self.client()
-        if peer_user is not None:
-            member = self._member(user)
-            client = self.client(member)
-            question = functools.partial(question, user=member.user or "", peer_user=check_user(peer_user))
+        question = functools.partial(Explain, me=me, you=you, datagram=datagram, user=user, peer_user=peer_user)
+        # A secured server answers only who has proven to be ``user``.
+        in_realm = bool(user) and Home(self._home_path).in_realm
+        client = self.client(self._member(user)) if in_realm else self.client()
         answer = await client.ask(question, timeout)
         assert isinstance(answer, Explanation), "the machine lets no other answer through"
         return answer.lines
@@ -427,13 +431,11 @@ class Switchboard:
 
     def _apart(self, member: Membership) -> str | None:
         """Return the user of a membership that needs connections to servers of its own; None if it is the default."""
-        if not Home(self._home_path).in_realm or member is self._members.get(None):
-            return None
-        return member.user
+        return None if member is self._members.known() else member.user
 
     def _new_client(self, noticed: Callable[[bytes], None] | None = None, *, user: str | None = None) -> AsyncClient:
         home = Home(self._home_path)
-        member = self._members.get(user) if home.in_realm else None
+        member = self._members.known() if user is None else self._members.get(user)
         config = msgspec.structs.replace(
             self._timings,
             servers=home.switchboards() if self._servers is None else self._servers,
