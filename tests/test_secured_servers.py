@@ -56,11 +56,11 @@ def test_blocking(server: LiveServer, home: Path) -> None:
         assert outcome == ["ann"]
         with switchboard.secure_post("vault", user="ben", allow=["ann"]):
             assert switchboard.status().clients == 2
-        (line,) = switchboard.explain("a", "b", peer_user="ben")
+        (line,) = switchboard.explain("a", "b", user="ann", peer_user="ben")
         assert line == "nobody has posted 'b', and nobody waits under that name for 'a'"
         (line,) = switchboard.explain("b", "vault", user="ben", peer_user="ann")
         assert line == "the user 'ben' may not meet 'vault'; what it may meet is 'a'"
-        assert switchboard.explain("a", "vault", peer_user="ben") == ("not allowed",)
+        assert switchboard.explain("a", "vault", user="ann", peer_user="ben") == ("not allowed",)
 
 
 def test_asynchronous(server: LiveServer, home: Path) -> None:
@@ -73,7 +73,7 @@ def test_asynchronous(server: LiveServer, home: Path) -> None:
             )
             assert (one.peer.user, other.peer.user) == ("ben", "ann")
             assert (await switchboard.status()).clients == 2
-            assert await switchboard.explain("a", "vault", peer_user="ben") == ("not allowed",)
+            assert await switchboard.explain("a", "vault", user="ann", peer_user="ben") == ("not allowed",)
             one.close()
             other.close()
 
