@@ -39,7 +39,11 @@ class Memberships:
         with self._lock:
             found = self._given.get(user if user is not None else self._first) or self._opened.get(user)
             if found is None:
-                found = self._opened[user] = Membership.open(RealmHome(self._home), user)
+                opened = Membership.open(RealmHome(self._home), user)
+                # The default user, asked for by name, is the same one.
+                found = self._opened[user] = self._opened.setdefault(opened.user, opened)
+                if found is not opened:
+                    opened.close()
             return found
 
     def known(self) -> "Membership | None":
