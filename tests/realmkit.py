@@ -31,6 +31,7 @@ from trunkline.authority.events import DirectoryConfig
 from trunkline.authority.freshness import TrustSettings
 from trunkline.authority.heads import revoked_digest, sign_head
 from trunkline.authority.issuing import DAY, LEAF_LIFETIME, Issuer, build_intermediate, build_request, build_root
+from trunkline.authority.merkle import EMPTY_ROOT
 from trunkline.authority.messages import PREAMBLE, Answer, Head, HeadIs, Request, SignedHead
 from trunkline.authority.trust import Trust
 from trunkline.drivers.authority_aio import AuthorityServer
@@ -58,7 +59,7 @@ class Realm:
         self.name = name
         self.root_key = generate_p256()
         self.wall = int(time.time())
-        self.root = build_root(name, self.root_key, new_serial(), self.wall - DAY, self.wall + 365 * DAY)
+        self.root = build_root(name, self.root_key, new_serial(), self.wall - 10 * DAY, self.wall + 365 * DAY)
         self.issuer = self.new_issuer()
         self.keys: dict[str, UserKey] = {}
         self.revoked: list[bytes] = []
@@ -66,7 +67,7 @@ class Realm:
     def new_issuer(self, not_before: int | None = None, not_after: int | None = None) -> Issuer:
         """Certify one more key of the authority."""
         key = generate_p256()
-        begin = self.wall - DAY if not_before is None else not_before
+        begin = self.wall - 10 * DAY if not_before is None else not_before
         end = self.wall + 30 * DAY if not_after is None else not_after
         certificate = build_intermediate(self.root, self.root_key, key.public_key(), new_serial(), begin, end)
         return Issuer(self.root, certificate, key)
@@ -113,7 +114,7 @@ class Realm:
         head = Head(
             by.fingerprint,
             size,
-            bytes(32) if log is None else log,
+            EMPTY_ROOT if log is None else log,
             map_root,
             self.wall if time is None else time,
             revoked_digest(self.revoked if revoked is None else revoked),

@@ -9,6 +9,7 @@ import pytest
 
 from tests.drivers.aiokit import LOOPS, run, server
 from tests.homes import REALM, home
+from tests.realmkit import LiveAuthority
 from trunkline import aio
 from trunkline.aio import Switchboard
 from trunkline.drivers.memberships import Memberships
@@ -176,3 +177,25 @@ def test_the_functions_use_the_home_of_the_environment(tmp_path: Path, monkeypat
 
     run(main)
     assert not aio.default._memberships._opened
+
+
+def test_first_certificates_come_by_themselves(tmp_path: Path) -> None:
+    async def main(address: str) -> None:
+        homes = [REALM.home(tmp_path / user, user, address).path for user in ("ann", "ben")]
+        async with (
+            secured() as s,
+            Switchboard(s.address, home=homes[0]) as ann,
+            Switchboard(s.address, home=homes[1]) as ben,
+        ):
+            assert (await ann.status()).clients == 1
+            async with ben.secure_post("p", allow="ann") as post:
+                (_, writer, peer), (_, writer2, peer2) = await asyncio.gather(
+                    ann.secure_meet("a", "p", peer_user="ben"), post.accept()
+                )
+                assert (peer.user, peer2.user) == ("ben", "ann")
+                writer.close()
+                writer2.close()
+
+    with LiveAuthority(REALM, tmp_path) as live:
+        REALM.approve(live, "ann", "ben")
+        run(lambda: main(live.address))

@@ -334,16 +334,27 @@ class Switchboard:
         you: str,
         *,
         datagram: bool = False,
+        user: str = "",
+        peer_user: str = "",
         timeout: float | None = ANSWER_TIMEOUT,  # noqa: ASYNC109
     ) -> tuple[str, ...]:
         """Return why ``meet(me, you)`` would wait: a line for each thing that may be the reason.
+
+        Args:
+            me: what we would call ourselves.
+            you: whom we would meet.
+            datagram: of a datagram meeting.
+            user: of a secure meeting: who we would be.
+            peer_user: of a secure meeting: whose process the other has to be.
+            timeout: seconds to wait for the answer.
 
         Raises:
             InvalidName: a name can't be used.
             NoSwitchboard: no server could be reached, or none answered within ``timeout`` seconds.
         """
         check_pair(me, you)
-        answer = await self.client().ask(functools.partial(Explain, me=me, you=you, datagram=datagram), timeout)
+        question = functools.partial(Explain, me=me, you=you, datagram=datagram, user=user, peer_user=peer_user)
+        answer = await self.client().ask(question, timeout)
         assert isinstance(answer, Explanation), "the machine lets no other answer through"
         return answer.lines
 

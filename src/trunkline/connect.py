@@ -6,6 +6,7 @@ which reads its settings from the environment and TRUNKLINE_HOME when it is firs
 
 import functools
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -190,14 +191,54 @@ class Switchboard:
         self._advertise = None if advertise is None else tuple(advertise)
         self._timings = timings or ClientConfig()
         self._memberships = Memberships(home, memberships)
-        self._client = BlockingClient(self._configure, self._remember)
+<<<<<<< HEAD
+        self._client = BlockingClient(lambda: self._configure(self._memberships.known()), self._remember)
+        self._others: dict[Membership, BlockingClient] = {}
+        self._lock = threading.Lock()
 
-    def _configure(self) -> tuple[ClientConfig, tuple[str, ...] | None, "Membership | None"]:
+    def _client_of(self, member: "Membership") -> BlockingClient:
+        """Return the client whose connections to servers prove our user: each of several users has its own."""
+        if member is self._memberships.known():
+            return self._client
+        with self._lock:
+            if member not in self._others:
+                self._others[member] = BlockingClient(lambda: self._configure(member), self._remember)
+            return self._others[member]
+
+    def _configure(
+        self, member: "Membership | None"
+    ) -> tuple[ClientConfig, tuple[str, ...] | None, "Membership | None"]:
         home = self._home = Home(self._home_path)
+=======
+        self._client = BlockingClient(self._configure, self._remember)
+        self._others: dict[str, BlockingClient] = {}
+        self._lock = threading.Lock()
+
+    def _client_of(self, member: "Membership") -> BlockingClient:
+        """Return the client whose connection to the servers proves this user: a secured one lets none other speak."""
+        if member is self._memberships.known() or member.user is None:
+            return self._client
+        with self._lock:
+            client = self._others.get(member.user)
+            if client is None:
+                configure = functools.partial(self._configure, member.user)
+                client = self._others[member.user] = BlockingClient(configure, self._remember)
+            return client
+
+    def _configure(self, user: str | None = None) -> tuple[ClientConfig, tuple[str, ...] | None, RealmMember | None]:
+        home = self._home = Home(self._home_path)
+        member = self._memberships.known() if user is None else self._memberships.get(user)
+>>>>>>> secure
+        if member is not None:
+            member.ready(ANSWER_TIMEOUT)
         servers = home.switchboards() if self._servers is None else self._servers
         advertise = home.settings().advertise if self._advertise is None else self._advertise
+<<<<<<< HEAD
         config = msgspec.structs.replace(self._timings, servers=servers, place=place())
-        return config, advertise, self._memberships.known()
+        return config, advertise, member
+=======
+        return msgspec.structs.replace(self._timings, servers=servers, place=place()), advertise, member
+>>>>>>> secure
 
     def _remember(self, servers: tuple[Address, ...]) -> None:
         if self._home is not None:
@@ -283,7 +324,7 @@ class Switchboard:
             TooMany: a server's cap is reached.
         """
         member, left = self._ready(me, you, user, peer_user, timeout)
-        return secure_blocking.secure_meet(self._client, member, me, you, peer_user, left)
+        return secure_blocking.secure_meet(self._client_of(member), member, me, you, peer_user, left)
 
     def secure_meet_datagram(
         self, me: str, you: str, *, user: str | None = None, peer_user: str, timeout: float | None = None
@@ -293,7 +334,7 @@ class Switchboard:
         A datagram may be lost or overtaken, but none comes twice, and none that the peer did not send.
         """
         member, left = self._ready(me, you, user, peer_user, timeout)
-        return secure_blocking.secure_meet_datagram(self._client, member, me, you, peer_user, left)
+        return secure_blocking.secure_meet_datagram(self._client_of(member), member, me, you, peer_user, left)
 
     def _ready(
         self, me: str, you: str, user: str | None, peer_user: str, timeout: float | None
@@ -340,13 +381,16 @@ class Switchboard:
         if isinstance(allow, str):
             allow = (allow,)  # else each of its letters would be a user
         patterns = tuple(check_pattern(each) for each in allow)
+        if not patterns:
+            raise ConfigError("allow names nobody: a secure post has 1 to 16 users, or patterns of users")
         secret = _checked_offer(backlog, secret, unique=unique)
         member = self._memberships.get(user)
         member.ready()
-        offer = self._client.post(
+        client = self._client_of(member)
+        offer = client.post(
             name, unique=unique, secret=secret, backlog=backlog, datagram=datagram, member=member, allow=patterns
         )
-        return SecurePost(self._client, offer)
+        return SecurePost(client, offer)
 
     def membership(self, user: str | None = None) -> "Membership":
         """Return the membership of ``user``: the realm's directory, to look up and to change, and the user's key.
@@ -423,16 +467,32 @@ class Switchboard:
         return answer
 
     def explain(
-        self, me: str, you: str, *, datagram: bool = False, timeout: float | None = ANSWER_TIMEOUT
+        self,
+        me: str,
+        you: str,
+        *,
+        datagram: bool = False,
+        user: str = "",
+        peer_user: str = "",
+        timeout: float | None = ANSWER_TIMEOUT,
     ) -> tuple[str, ...]:
         """Return why ``meet(me, you)`` would wait: a line for each thing that may be the reason.
+
+        Args:
+            me: what we would call ourselves.
+            you: whom we would meet.
+            datagram: of a datagram meeting.
+            user: of a secure meeting: who we would be.
+            peer_user: of a secure meeting: whose process the other has to be.
+            timeout: seconds to wait for the answer.
 
         Raises:
             InvalidName: a name can't be used.
             NoSwitchboard: no server could be reached.
         """
         check_pair(me, you)
-        answer = self._client.ask(functools.partial(Explain, me=me, you=you, datagram=datagram), timeout)
+        question = functools.partial(Explain, me=me, you=you, datagram=datagram, user=user, peer_user=peer_user)
+        answer = self._client.ask(question, timeout)
         assert isinstance(answer, Explanation), "the machine lets no other answer through"
         return answer.lines
 
@@ -448,7 +508,15 @@ class Switchboard:
 
     def close(self) -> None:
         """Withdraw what is wanted, end what is posted, close what is open. A later call starts afresh."""
-        self._client.close()
+        with self._lock:
+<<<<<<< HEAD
+            others, self._others = list(self._others.values()), {}
+        for client in (self._client, *others):
+=======
+            others, self._others = self._others, {}
+        for client in (self._client, *others.values()):
+>>>>>>> secure
+            client.close()
         self._memberships.close()
 
     def __enter__(self) -> Self:

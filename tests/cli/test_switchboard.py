@@ -7,13 +7,15 @@ import urllib.request
 import pytest
 
 from tests.cli.conftest import WITHIN
+from tests.realmkit import Realm
+from trunkline.drivers.servers_tls import check_server
 
 pytestmark = pytest.mark.e2e
 
 
 def test_one_line_when_it_listens(lost):
     server = lost.start("switchboard", "--listen", "127.0.0.1:0")
-    port = server.wait_for_line(r"^switchboard listens on 127\.0\.0\.1:(\d+)$", WITHIN)[1]
+    port = server.wait_for_line(r"^switchboard listens on 127\.0\.0\.1:(\d+), not secured", WITHIN)[1]
     lost.switchboards = f"127.0.0.1:{port}"
     assert lost.counts()["id"] == f"127.0.0.1:{port}"
     assert server.stop(WITHIN) == 0
@@ -133,3 +135,55 @@ def test_every_message_with_debug(lost):
     lost.run("names")
     server.wait_for_line("DEBUG < -1 ListNames", WITHIN)
     assert sys.executable
+
+
+@pytest.fixture
+def realm_home(lost, tmp_path):
+    """A home with a realm, a key of a server, and a certificate and a head that were fetched before."""
+    realm = Realm("lab.example")
+    home = realm.home(lost.home, "switchboard/a1")
+    home.keep_credential("switchboard/a1", realm.credential("switchboard/a1"))
+    home.keep_state(realm.trust().state())
+    return realm, home
+
+
+def test_in_a_home_with_a_realm_it_is_secured(lost, realm_home):
+    realm, _ = realm_home
+    (lost.home / "policy.toml").write_text("require_user = true")
+    server = lost.start("switchboard", "--listen", "127.0.0.1:0")
+    line = r"listens on 127\.0\.0\.1:(\d+), secured by the realm lab.example as switchboard/a1, every client proves its user$"
+    port = int(server.wait_for_line(line, WITHIN)[1])
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        with realm.membership("ann").tls_client().wrap_socket(sock) as tls:
+            assert check_server(realm.membership("ann"), tls).user == "switchboard/a1"
+    # A command of this very home finds it as a member of the realm does.
+    lost.switchboards = f"127.0.0.1:{port}"
+    assert lost.run("names").returncode == 0
+    assert server.stop(WITHIN) == 0
+
+
+def test_plain_although_the_home_has_a_realm(lost, realm_home):
+    said = lost.ready(lost.start("switchboard", "--listen", "127.0.0.1:0", "--plain", "--json"))
+    assert "realm" not in said
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--user", "switchboard/b1"], "there are no keys of 'switchboard/b1'"),
+        (["--user", "switchboard/a1", "--plain"], "--user is for a secured server"),
+    ],
+)
+def test_settings_that_cannot_be(lost, realm_home, given, said):
+    ended = lost.run("switchboard", "--listen", "127.0.0.1:0", *given)
+    assert ended.returncode == 1
+    assert said in ended.stderr
+
+
+def test_which_server_it_is(lost, realm_home):
+    realm, home = realm_home
+    home.save_key("switchboard/a2", realm.key("switchboard/a2"))
+    assert "keys of several servers" in lost.run("switchboard").stderr
+    for name in ("a1", "a2"):
+        home.key_path(f"switchboard/{name}").unlink()
+    assert "no key of a server" in lost.run("switchboard").stderr

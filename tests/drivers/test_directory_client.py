@@ -177,6 +177,15 @@ class TestReplicasThatLie:
         record, _ = self.ask(desk, honest)
         assert record.user == "ann"
 
+    def test_heads_of_a_new_authority_are_fetched_with_its_certificate(self):
+        newer = kit.ADMIN.issuer(2)
+        told = (newer.authority.certificate, kit.ISSUER.authority.certificate)
+        renewed = Desk(config=replace(kit.config(), authorities=told), issuer=newer)
+        renewed.add(kit.Person("ann"))
+        record, trust = self.ask(renewed, honest)
+        assert record.user == "ann"
+        assert trust.knows(trust.signed_head)
+
     def test_altering_a_record(self, desk):
         def spoil(desk, request):
             answer = honest(desk, request)

@@ -2,48 +2,55 @@ from pathlib import Path
 
 import pytest
 
-from tests.homes import REALM, home
+from tests.realmkit import Realm
 from trunkline.drivers.memberships import Memberships
-from trunkline.errors import ClosedError, ConfigError
+from trunkline.errors import ConfigError
 
 
-def test_one_for_each_user(tmp_path: Path) -> None:
-    members = Memberships(home(tmp_path, "ann", "ben", default="ann"))
-    ann = members.get(None)
+@pytest.fixture(scope="module")
+def realm() -> Realm:
+    return Realm()
+
+
+@pytest.fixture
+def home(realm: Realm, tmp_path: Path) -> Path:
+    return realm.home(tmp_path, "ann").path
+
+
+def test_each_user_is_opened_once(home):
+    ours = Memberships(home)
+    ann = ours.get("ann")
     assert ann.user == "ann"
-    assert members.get("ann") is members.get(None) is members.known() is ann
-    ben = members.get("ben")
-    assert ben.user == "ben"
-    members.close()
-    for closed in (ann, ben):
-        with pytest.raises(ClosedError):
-            closed.ready()
-    again = members.get("ann")
+    assert ours.get("ann") is ann
+    assert ours.get(None).user == "ann", "the default user of realm.toml"
+    with pytest.raises(ConfigError, match="ben"):
+        ours.get("ben")
+    ours.close()
+    again = ours.get("ann")
     assert again is not ann
-    assert members.get(None) is again
-    members.close()
+    ours.close()
 
 
-def test_a_user_without_a_key(tmp_path: Path) -> None:
-    members = Memberships(home(tmp_path, "ann"))
-    with pytest.raises(ConfigError):
-        members.get("ben")
-    assert members.get(None).user is None  # it only verifies others
-    members.close()
+def test_those_that_are_given_come_first_and_stay_their_owners(realm, home):
+    ben, zoe = realm.membership("ben"), realm.membership("zoe")
+    ours = Memberships(home, [ben, zoe])
+    assert ours.get(None) is ben
+    assert ours.get("zoe") is zoe
+    assert ours.known() is ben
+    assert ours.get("ann").user == "ann"
+    ours.close()
+    ben.ready(0)
+    ben.close()
+    zoe.close()
 
 
-def test_no_realm(tmp_path: Path) -> None:
-    members = Memberships(tmp_path)
-    assert members.known() is None
+def test_whether_there_is_a_realm_at_all(home, tmp_path_factory):
+    ours = Memberships(home)
+    known = ours.known()
+    assert known is not None
+    assert known.user == "ann"
+    ours.close()
+    none = Memberships(tmp_path_factory.mktemp("none"))
+    assert none.known() is None
     with pytest.raises(ConfigError, match="belongs to no realm"):
-        members.get(None)
-    members.close()
-
-
-def test_those_that_are_given_stay_their_owners(tmp_path: Path) -> None:
-    with REALM.membership("ann") as ann, REALM.membership("ben") as ben:
-        members = Memberships(tmp_path, (ann, ben))
-        assert members.known() is members.get(None) is members.get("ann") is ann
-        assert members.get("ben") is ben
-        members.close()
-        ann.ready()
+        none.get(None)

@@ -27,11 +27,13 @@ class World:
         self.renewals = Renewals(keeper, self.fetch, self.renew)
         self.asked = []
         self.failure = None
+        self.began = threading.Event()
         self.gate = threading.Event()
         self.gate.set()
 
     def fetch(self):
         self.asked.append("head")
+        self.began.set()
         self.gate.wait()
         if self.failure is not None:
             raise self.failure
@@ -123,7 +125,14 @@ def test_callbacks_are_called_after_each_task(world):
 def test_closing_waits_and_starts_nothing_more(world):
     world.gate.clear()
     world.renewals.tick()
-    opener = threading.Timer(0, world.gate.set)
+    world.began.wait()
+
+    def open_the_gate_once_it_is_closing():
+        with world.renewals.changed:
+            world.renewals.changed.wait_for(lambda: world.renewals._closed)
+        world.gate.set()
+
+    opener = threading.Thread(target=open_the_gate_once_it_is_closing)
     opener.start()
     world.renewals.close()
     opener.join()

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import socket
 import ssl
 import threading
 from collections.abc import Callable
@@ -18,8 +17,8 @@ from trunkline.drivers.addresses import place
 from trunkline.drivers.client_aio import AsyncClient
 from trunkline.drivers.client_blocking import BlockingClient
 from trunkline.drivers.membership import Membership
-from trunkline.drivers.server_aio import SwitchboardServer
-from trunkline.errors import ConfigError, NoSwitchboard, NotAllowed, Revoked, TrunklineError
+from trunkline.drivers.tls import client_context
+from trunkline.errors import ConfigError, NoSwitchboard, NotAllowed
 from trunkline.names import Address
 from trunkline.switchboard.config import ClientConfig
 from trunkline.switchboard.policy import Policy, Rule
@@ -200,23 +199,21 @@ def test_a_member_is_not_led_to_a_plain_server_blocking() -> None:
 
 
 @pytest.mark.parametrize(
-    ("context", "why"),
-    [
-        ({"user": "ann", "not_before": -2 * DAY, "not_after": -DAY}, "certificate has expired"),
-        ({"user": "ann", "not_before": DAY, "not_after": 2 * DAY}, "not yet valid"),
-    ],
+    ("begins", "ends", "why"),
+    [(-2 * DAY, -DAY, "certificate has expired"), (DAY, 2 * DAY, "certificate is not yet valid")],
 )
 def test_a_client_whose_certificate_is_out_of_its_dates(
-    context: dict[str, Any], why: str, caplog: pytest.LogCaptureFixture
+    begins: int, ends: int, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "trunkline")
-    user = context["user"]
-    dates = {name: REALM.wall + value for name, value in context.items() if name != "user"}
-    bad = REALM.membership(user, credential=REALM.credential(user, **dates))
+    bad = REALM.credential("ann", not_before=REALM.wall + begins, not_after=REALM.wall + ends)
 
     async def main() -> None:
         async with secured() as s:
-            assert "the peer does not accept ours" in await why_not(s.address, bad)
+            raw = await Raw.dial(s.address, client_context(REALM.root, bad))
+            with pytest.raises(ssl.SSLError, match="ALERT"):
+                await raw.receive()
+            await raw.close()
 
     run(main)
     assert why in caplog.text

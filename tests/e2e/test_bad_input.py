@@ -63,7 +63,7 @@ class Server(Process):
 
     def wait_until_listening(self) -> Address:
         """Return where it listens."""
-        return Address.parse(self.wait_for_line(r"^switchboard(?: \S+)? listens on (\S+)$").group(1))
+        return Address.parse(self.wait_for_line(r"^switchboard(?: \S+)? listens on ([^ ,]+), not secured").group(1))
 
     @property
     def memory(self) -> int:

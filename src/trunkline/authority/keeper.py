@@ -137,8 +137,7 @@ class Keeper:
                 if event.certificate:
                     self._hurry(self._certificate, now)
             case HeadCame():
-                age = max(0.0, event.wall - event.time)
-                self._done(self._head, now + self._jittered(self._settings.max_staleness / 3 - age), now)
+                self.know_head(event.time, event.wall, now)
             case CertificateCame():
                 life = event.not_after - event.not_before
                 self._done(
@@ -152,6 +151,17 @@ class Keeper:
         if self._start(self._certificate, now):
             effects.append(Renew())
         return effects
+
+    def know_head(self, time: float, wall: float, now: float) -> None:
+        """Take note of a head that is there, as from another run; starts nothing, unlike `step`.
+
+        Args:
+            time: when it was signed, in seconds since 1970.
+            wall: the time now, likewise.
+            now: by the clock of `step`.
+        """
+        age = max(0.0, wall - time)
+        self._done(self._head, now + self._jittered(self._settings.max_staleness / 3 - age), now)
 
     def next_deadline(self) -> float | None:
         """Return when `Tick` is due; None while everything that is wanted is being asked for."""

@@ -1,4 +1,4 @@
-"""The map as it is stored: pages of four levels (docs/spec/authority.md section 5).
+"""The map as it is stored: pages of four levels (docs/spec/authority.md section 10).
 
 A page stands at a depth that is a multiple of four, for every subtree there that has two leaves or more; the root's
 stands also when there are fewer. It has sixteen slots, one for each subtree four levels below: empty, a lone leaf, or

@@ -358,7 +358,9 @@ class Trust:
 
         Raises:
             StaleHead: the newest head is older than the policy allows.
+            ForkedHistory: no head is believed any more.
         """
+        self._check_forked()
         if self._listed is None:
             raise StaleHead(_NO_HEAD)
         check_age(self._listed.head.time, wall, self.settings, self.realm)

@@ -12,6 +12,9 @@ from trunkline.cli.bench import bench
 from trunkline.cli.common import Common
 from trunkline.cli.explain import explain
 from trunkline.cli.expose import expose
+from trunkline.cli.invite import invite
+from trunkline.cli.join import join
+from trunkline.cli.key import key
 from trunkline.cli.meet import meet
 from trunkline.cli.names import names
 from trunkline.cli.reach import reach
@@ -25,6 +28,7 @@ from trunkline.cli.up import up
 SECTIONS: Final[dict[str, tuple[Callable[..., None] | typer.Typer, ...]]] = {
     "Connect": (meet, expose, reach, send, take),
     "Serve": (up, switchboard, authority),
+    "Belong": (invite, join, key),
     "Look": (status, names, explain),
     "Prove and measure": (simulate, bench),
 }
@@ -32,13 +36,14 @@ SECTIONS: Final[dict[str, tuple[Callable[..., None] | typer.Typer, ...]]] = {
 ORIENTATION: Final = """\
 Trunkline connects processes by name, wherever they run and whichever comes first.
 
-  trunkline up                                  start a switchboard on this host
+  trunkline up                                  a realm and a switchboard on this host
   trunkline meet alice bob                      in one terminal,
   trunkline meet bob alice                      in another: what you type here comes out there
   trunkline expose web tcp:127.0.0.1:8000       give a local service a name
   trunkline reach web --listen 127.0.0.1:9000   and reach it from any host as a local port
   trunkline send FILE me you                    and `trunkline take you me` at the other end
-  trunkline status                              which switchboard servers are up
+  trunkline invite                              the line with which other machines join
+  trunkline status                              which servers are up, who you are
 
 `trunkline --help` lists everything; `trunkline COMMAND --help` has an example for each.
 """
@@ -66,7 +71,7 @@ class _Command(TyperCommand):
 
     def get_help(self, ctx: Any) -> str:
         # Spaces for a type, so that the columns stay.
-        return re.sub(r" <(str|list\[\w+\])>", lambda found: " " * len(found[0]), super().get_help(ctx))
+        return re.sub(r" <(str|path|list\[\w+\])>", lambda found: " " * len(found[0]), super().get_help(ctx))
 
 
 app = typer.Typer(
@@ -120,6 +125,8 @@ def trunkline(
 for _commands in SECTIONS.values():
     for _command in _commands:
         if isinstance(_command, typer.Typer):
+            for _below in _command.registered_commands:
+                _below.cls = _Command
             app.add_typer(_command)
         else:
             app.command(cls=_Command)(_command)

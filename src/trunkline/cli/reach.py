@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from trunkline.cli.common import Common, more_descriptors, run_service
+from trunkline.cli.secured import OurUser, PeerUser, Plain, Security, security
 
 if TYPE_CHECKING:
     import socket
@@ -26,12 +27,15 @@ def reach(
     timeout: Annotated[
         float, typer.Option(metavar="S", min=0.1, help="Close a connection if nobody came for it in so many seconds.")
     ] = 30.0,
+    user: OurUser = None,
+    peer_user: PeerUser = None,
+    plain: Plain = False,
     as_json: Annotated[bool, typer.Option("--json", help="Say as JSON where it listens.")] = False,
 ) -> None:
     """Listen on a local port that leads to an exposed name.
 
     Each connection is a meeting of its own: many at once, and each end may be closed alone. The name need not be
-    there yet: a connection waits for it.
+    there yet: a connection waits for it. In a realm the service has to be of the user that --peer-user says.
 
     \b
     Examples:
@@ -46,11 +50,13 @@ def reach(
     endpoint = Endpoint.parse(listen)
     common.start_logs(logging.INFO)
     more_descriptors()
-    run_service(_reach(common, name, endpoint, timeout, as_json=as_json))
+    how = security(common, user=user, peer_user=peer_user, plain=plain)
+    run_service(_reach(common, how, name, endpoint, timeout, as_json=as_json))
 
 
 async def _reach(
     common: Common,
+    how: Security,
     name: str,
     endpoint: "Endpoint",
     timeout: float,  # noqa: ASYNC109
@@ -69,7 +75,7 @@ async def _reach(
         base, numbers = _own_name(), itertools.count(1)
 
         def accepted(sock: "socket.socket") -> None:
-            clients.create_task(_pass_on(switchboard, sock, f"{base}/{next(numbers)}", name, timeout))
+            clients.create_task(_pass_on(switchboard, how, sock, f"{base}/{next(numbers)}", name, timeout))
 
         with contextlib.closing(Listening(endpoint, accepted)) as listening:
             if as_json:
@@ -95,6 +101,7 @@ def _own_name() -> str:
 
 async def _pass_on(
     switchboard: "Switchboard",
+    how: Security,
     sock: "socket.socket",
     me: str,
     name: str,
@@ -105,7 +112,7 @@ async def _pass_on(
     from trunkline.errors import TrunklineError
 
     try:
-        conn = await switchboard.meet_socket(me, name, timeout=timeout)
+        conn = await how.meet(switchboard, me, name, timeout)
     except TrunklineError as error:
         close_abruptly(sock)
         _log.warning("%s: turned away: %s", me, str(error).replace("\n", ";"))

@@ -7,6 +7,7 @@ import typer
 
 from trunkline.cli.common import Common
 from trunkline.cli.meet import Me, You
+from trunkline.cli.secured import OurUser, PeerUser, Plain, security
 from trunkline.cli.transferring import AsJson, Timeout, transfer
 
 
@@ -16,6 +17,9 @@ def send(
     me: Me,
     you: You,
     timeout: Timeout = None,
+    user: OurUser = None,
+    peer_user: PeerUser = None,
+    plain: Plain = False,
     as_json: AsJson = False,
 ) -> None:
     """Send files and folders to the process that takes them.
@@ -32,9 +36,11 @@ def send(
     common: Common = ctx.obj
     check_pair(me, you)
     common.start_logs()
+    how = security(common, user=user, peer_user=peer_user, plain=plain)
     sending = Sending(files)
     transfer(
         common,
+        how,
         me,
         you,
         lambda sock, on_progress: sending.run(sock, on_progress=on_progress),

@@ -1,7 +1,9 @@
-"""``trunkline status``: how all known servers are."""
+"""``trunkline status``: how all known servers are, and who we are in the realm."""
 
+import contextlib
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -9,6 +11,7 @@ from trunkline.cli.common import Common, columns, run
 from trunkline.errors import NoSwitchboard
 
 if TYPE_CHECKING:
+    from trunkline.drivers.membership import Membership
     from trunkline.names import Address
     from trunkline.wire.messages import ServerStatus
 
@@ -51,9 +54,10 @@ def status(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show every switchboard server that is known, and how it is.
+    """Show which servers are up, and who you are.
 
-    Servers that those know of are asked too. The exit code is 1 if none is up.
+    Servers that those know of are asked too. In a realm it shows your user, how long the certificate is good, and
+    how old the newest signed head is. The exit code is 1 if no server is up.
 
     \b
     Example:
@@ -61,17 +65,81 @@ def status(
     """
     common: Common = ctx.obj
     common.start_logs()
-    rows = run(_status(common))
+    with member(common) as who:
+        rows = run(_status(common, who))
+        standing = None if who is None else _standing(common, who)
     if as_json:
-        common.tell_json([dataclasses.asdict(row) for row in rows])
-    elif rows:
-        common.tell(columns(HEAD, [row.cells() for row in rows]))
+        servers = [dataclasses.asdict(row) for row in rows]
+        common.tell_json(servers if standing is None else {"realm": standing, "servers": servers})
+    else:
+        if standing is not None:
+            common.tell(_said(standing))
+        if rows:
+            common.tell(columns(HEAD, [row.cells() for row in rows]))
     if not any(row.up for row in rows):
         raise NoSwitchboard([(row.address, row.reason) for row in rows])
 
 
-async def _status(common: Common) -> list[Row]:
+@contextlib.contextmanager
+def member(common: Common) -> "Iterator[Membership | None]":
+    """Give what this home is in its realm, with a certificate or without yet; None if it is in none."""
+    from trunkline.cli.realm import realm_home
+    from trunkline.drivers.membership import Membership
+
+    home = realm_home(common)
+    if not home.has_realm:
+        yield None
+        return
+    with Membership.open(home) as opened:
+        yield opened
+
+
+def _standing(common: Common, who: "Membership") -> dict[str, Any]:
+    """Return who we are in the realm, for programs: nothing in it is secret."""
+    import time
+
+    from trunkline.authority.certificates import fingerprint_text, key_text
+    from trunkline.cli.realm import realm_home
+    from trunkline.errors import TrunklineError
+
+    trouble = ""
+    try:
+        who.ready(ANSWER_TIMEOUT)
+    except TrunklineError as error:
+        trouble = str(error)
+    until, seen = who.expires, who.head_time
+    return {
+        "realm": who.realm,
+        "fingerprint": fingerprint_text(who.fingerprint),
+        "user": who.user,
+        "key": key_text(who.key.public.signing) if who.user else None,
+        "certificate_until": until,
+        "head_age": None if seen is None else max(0, round(time.time() - seen)),
+        "authorities": list(realm_home(common).settings().authorities),
+        "trouble": trouble,
+    }
+
+
+def _said(standing: dict[str, Any]) -> str:
+    from trunkline.cli.realm import day
+
+    user = f"{standing['user']}  {standing['key']}" if standing["user"] else "none: this home only verifies others"
+    until, age = standing["certificate_until"], standing["head_age"]
+    lines = [
+        f"realm        {standing['realm']}  {standing['fingerprint']}",
+        f"user         {user}",
+        f"certificate  {'good until ' + day(until) if until else 'none'}",
+        f"head         {f'{age} s old' if age is not None else 'none was ever seen'}",
+        f"authorities  {', '.join(standing['authorities']) or 'none is known'}",
+    ]
+    if standing["trouble"]:
+        lines.append(f"trouble      {standing['trouble']}")
+    return "\n".join(lines) + "\n"
+
+
+async def _status(common: Common, who: "Membership | None") -> list[Row]:
     import asyncio
+    import functools
 
     from trunkline.drivers.home import Home
     from trunkline.errors import InvalidAddress
@@ -85,7 +153,7 @@ async def _status(common: Common) -> list[Row]:
     while found:
         asked, found = list(dict.fromkeys(found)), []
         seen.update(asked)
-        for address, answer in zip(asked, await asyncio.gather(*map(ask, asked)), strict=True):
+        for address, answer in zip(asked, await asyncio.gather(*map(functools.partial(ask, who), asked)), strict=True):
             if isinstance(answer, str):
                 rows[str(address)] = Row(str(address), up=False, reason=answer, id=ids.get(str(address), ""))
                 continue
@@ -119,7 +187,13 @@ def _row(status: "ServerStatus", trip: float) -> Row:
     )
 
 
-async def ask(address: "Address") -> "tuple[ServerStatus, float] | str":
+async def ask_one(common: Common, address: "Address") -> "tuple[ServerStatus, float] | str":
+    """Ask one server, as this home does."""
+    with member(common) as who:
+        return await ask(who, address)
+
+
+async def ask(who: "Membership | None", address: "Address") -> "tuple[ServerStatus, float] | str":
     """Return a server's status and the seconds of a round trip to it, or why there is no answer."""
     import time
 
@@ -130,7 +204,13 @@ async def ask(address: "Address") -> "tuple[ServerStatus, float] | str":
     from trunkline.wire.messages import AskStatus, ServerStatus
 
     # A client of its own for each, which has only this server to go to and remembers nothing.
-    client = AsyncClient(ClientConfig(servers=(address,), place=place()), remember=lambda _: None)
+    config = ClientConfig(servers=(address,), place=place())
+    try:
+        if who is not None:
+            await who.ready_async()
+        client = AsyncClient(config, remember=lambda _: None, member=who)
+    except TrunklineError as error:
+        return str(error)
     try:
         await client.ask(AskStatus, ANSWER_TIMEOUT)
         began = time.perf_counter()

@@ -7,6 +7,7 @@ import typer
 
 from trunkline.cli.common import Common
 from trunkline.cli.meet import Me, You
+from trunkline.cli.secured import OurUser, PeerUser, Plain, security
 from trunkline.cli.transferring import AsJson, Timeout, transfer
 
 
@@ -17,6 +18,9 @@ def take(
     into: Annotated[Path, typer.Option(metavar="DIR", help="An existing folder.", show_default="here")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there and differ.")] = False,
     timeout: Timeout = None,
+    user: OurUser = None,
+    peer_user: PeerUser = None,
+    plain: Plain = False,
     as_json: AsJson = False,
 ) -> None:
     """Take the files that the other side sends.
@@ -34,9 +38,11 @@ def take(
     common: Common = ctx.obj
     check_pair(me, you)
     common.start_logs()
+    how = security(common, user=user, peer_user=peer_user, plain=plain)
     with Taking(into, overwrite=force) as taking:
         transfer(
             common,
+            how,
             me,
             you,
             lambda sock, on_progress: taking.run(sock, on_progress=on_progress),

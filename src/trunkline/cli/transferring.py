@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from trunkline.cli.common import Common, run
+from trunkline.cli.secured import Security
 from trunkline.errors import TransferFailed
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ Attempt = Callable[["socket.socket", "OnProgress"], "Outcome"]
 
 def transfer(
     common: Common,
+    how: Security,
     me: str,
     you: str,
     attempt: Attempt,
@@ -46,6 +48,7 @@ def transfer(
 
     Args:
         common: the options.
+        how: plainly, or as which user with whom.
         me: what this side is called.
         you: what the other side is called.
         attempt: transfers over one connection, as `Sending.run` does.
@@ -60,7 +63,7 @@ def transfer(
     """
     began = time.monotonic()
     try:
-        _go_through(common, me, you, attempt, outcome, timeout)
+        _go_through(common, how, me, you, attempt, outcome, timeout)
     except KeyboardInterrupt:
         common.say("interrupted: what has arrived is kept; the same command goes on from there")
         raise
@@ -74,6 +77,7 @@ def transfer(
 
 def _go_through(
     common: Common,
+    how: Security,
     me: str,
     you: str,
     attempt: Attempt,
@@ -82,7 +86,7 @@ def _go_through(
 ) -> None:
     pause = 0.0
     while True:
-        sock = run(_meet(common, me, you, timeout))
+        sock = run(_meet(common, how, me, you, timeout))
         before = outcome().bytes_moved
         try:
             with sock, _bar() as on_progress:
@@ -98,11 +102,11 @@ def _go_through(
         time.sleep(pause)
 
 
-async def _meet(common: Common, me: str, you: str, timeout: float | None) -> "socket.socket":  # noqa: ASYNC109
+async def _meet(common: Common, how: Security, me: str, you: str, timeout: float | None) -> "socket.socket":  # noqa: ASYNC109
     from trunkline.cli.meet import patiently
 
     async with common.switchboard() as switchboard:
-        return await patiently(common, switchboard, me, you, timeout)
+        return await patiently(common, switchboard, how, me, you, timeout)
 
 
 @contextlib.contextmanager

@@ -125,7 +125,8 @@ class AsyncClient:
         self._listeners: Listeners | None = None
         self._acceptor: Acceptor | None = None
         self._channels: dict[int, Channel] = {}
-        self._dials = Dials(self.loop, config.dial_timeout, opened=self._dialled, failed=self._lost)
+        ready = None if member is None else member.ready_async
+        self._dials = Dials(self.loop, config.dial_timeout, opened=self._dialled, failed=self._lost, before=ready)
         self._member = member
         self._handshakes = Handshakes(self.loop, self, config.dial_timeout)
         self._rechecks: Rechecks | None = None

@@ -6,7 +6,7 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from trunkline.drivers.channel_aio import reason
 from trunkline.names import Address
@@ -20,6 +20,7 @@ class Dials:
         within: seconds that one may take.
         opened: told the number, the socket and the address of each that is made.
         failed: told the number of each that is not, and why; not of those that were given up.
+        before: waited for before each, within the same time.
     """
 
     def __init__(
@@ -29,7 +30,9 @@ class Dials:
         *,
         opened: Callable[[int, socket.socket, Address], None],
         failed: Callable[[int, str], None],
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self._before = before
         self._loop = loop
         self._within = within
         self._opened = opened
@@ -38,11 +41,18 @@ class Dials:
 
     def dial(self, conn: int, address: Address) -> None:
         """Begin to connect."""
-        task = self._loop.create_task(connect(self._loop, address, self._within))
+        task = self._loop.create_task(self._connect(address))
         self.tasks[conn] = task
         # A callback and not the end of the task: whoever cancels all tasks, as asyncio.run does, may cancel it before
         # it has begun.
         task.add_done_callback(functools.partial(self._done, conn, address))
+
+    async def _connect(self, address: Address) -> socket.socket:
+        if self._before is None:
+            return await connect(self._loop, address, self._within)
+        async with asyncio.timeout(self._within):
+            await self._before()
+        return await connect(self._loop, address, self._within)
 
     def give_up(self, conn: int) -> None:
         """Want this one no longer."""

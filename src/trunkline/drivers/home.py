@@ -50,6 +50,11 @@ class Home:
         self._kept: tuple[Address, ...] | None = None
         self._warned = False
 
+    @property
+    def in_realm(self) -> bool:
+        """Whether this home belongs to a realm (`trunkline.drivers.realm_home`): then servers are spoken to in TLS."""
+        return (self.path / "realm.toml").exists()
+
     def settings(self) -> Settings:
         """Read ``config.toml``; if there is none, everything has its default.
 

@@ -27,17 +27,9 @@ from trunkline.authority.trust import Trust
 from trunkline.drivers.clock import now as clock
 from trunkline.drivers.directory_client import DirectoryClient
 from trunkline.drivers.keys import UserKey, generate_p256
-from trunkline.drivers.realm_home import RealmHome
-from trunkline.drivers.renewals import Renewals
-from trunkline.drivers.tls import (
-    Credential,
-    SessionCache,
-    TlsPeer,
-    client_context,
-    peer_certificate,
-    peer_chain,
-    server_context,
-)
+from trunkline.drivers.realm_home import Kept, RealmHome
+from trunkline.drivers.renewals import Renewals, Since
+from trunkline.drivers.tls import Contexts, Credential, Kind, SessionCache, TlsPeer, peer_certificate, peer_chain
 from trunkline.errors import (
     ClosedError,
     ForkedHistory,
@@ -89,13 +81,11 @@ class Membership:
         self._addresses = tuple(addresses)
         self._home = home
         self._wall = wall
-        self._kept: bytes | None = trust.state()
-        self._accused = bool(trust.evidence)
         self._warned_stale = False
         self._closed = False
         self._credential: Credential | None = None
         self._identity: Identity | None = None
-        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._contexts = Contexts(trust.root.certificate, None)
         self.sessions = SessionCache()
         """TLS sessions for resumption."""
         self._begin()
@@ -149,6 +139,18 @@ class Membership:
         return self._trust.fingerprint
 
     @property
+    def expires(self) -> int | None:
+        """When the certificate in use ends, in seconds since 1970; None if there is none."""
+        with self._lock:
+            return None if self._identity is None else self._identity.not_after
+
+    @property
+    def head_time(self) -> int | None:
+        """When the newest head that is known was signed, in seconds since 1970; None if there is none."""
+        with self._lock:
+            return self._trust.refreshed or None
+
+    @property
     def key(self) -> UserKey:
         """The user's secret keys.
 
@@ -173,7 +175,7 @@ class Membership:
             TrustError: what the authority said does not hold; or the head is too old.
         """
         deadline = _NEVER if timeout is None else clock() + timeout
-        waiting = _Waiting(self._renewals)
+        waiting = Since(self._renewals)
         with self._renewals.changed:
             while self._must_wait(waiting):
                 now = clock()
@@ -184,7 +186,7 @@ class Membership:
 
     async def ready_async(self) -> None:
         """Do what `ready` does without blocking the event loop. May be cancelled."""
-        waiting = _Waiting(self._renewals)
+        waiting = Since(self._renewals)
         if not self._must_wait(waiting):
             return
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
@@ -325,7 +327,7 @@ class Membership:
 
     # ---- readiness, inside -------------------------------------------------------------------------------------
 
-    def _must_wait(self, waiting: "_Waiting") -> bool:
+    def _must_wait(self, waiting: Since) -> bool:
         """Say whether to wait for the renewals; raise if that would be in vain."""
         self._check_open()
         self.tick()
@@ -339,16 +341,12 @@ class Membership:
                 raise lack
             if waiting.over(kind):
                 failure = self._renewals.failures[kind]
-                if kind is FetchHead and not self._is_fatal(lack):
-                    continue  # it was tried, and the policy lets us go on
+                if isinstance(lack, _Aging):
+                    continue  # a newer one was asked for, and is not new enough; the policy lets us go on
                 raise failure or lack
             self._renewals.hurry(head=kind is FetchHead, certificate=kind is Renew)
             return True
         return False
-
-    @staticmethod
-    def _is_fatal(lack: TrunklineError) -> bool:
-        return not isinstance(lack, _Aging)
 
     def _lacks_head(self) -> TrunklineError | None:
         with self._lock:
@@ -399,7 +397,7 @@ class Membership:
     def _begin(self) -> None:
         """Make what has locks and threads: at the start, and anew in the child of a fork."""
         self._lock = threading.RLock()
-        self._keeping = threading.Lock()
+        self._kept = None if self._home is None else Kept(self._home, self._trust)
         self._directory = None
         if self._addresses:
             self._directory = DirectoryClient(
@@ -410,7 +408,7 @@ class Membership:
         )
         self._renewals = Renewals(keeper, self._fetch_head, self._renew)
         if self._addresses and self._trust.refreshed:
-            keeper.step(HeadCame(self._trust.refreshed, self._wall()), clock())
+            keeper.know_head(self._trust.refreshed, self._wall(), clock())
 
     def _fetch_head(self) -> HeadCame:
         return HeadCame(self.directory.refresh(), self._wall())
@@ -459,7 +457,7 @@ class Membership:
         with self._lock:
             self._identity = self._checked(credential)
             self._credential = credential
-            self._contexts = {}
+            self._contexts = Contexts(self._trust.root.certificate, credential)
 
     def _checked(self, credential: Credential) -> Identity:
         assert self.user is not None
@@ -474,17 +472,8 @@ class Membership:
 
     def _keep(self) -> None:
         """Write down what was learnt, if it is more than before."""
-        if self._home is None:
-            return
-        with self._keeping:  # and not under the other lock: a disk can be slow
-            with self._lock:
-                state, evidence = self._trust.state(), self._trust.evidence
-            if evidence and not self._accused:
-                self._accused = True
-                self._home.keep_evidence(evidence)
-            if state is not None and state != self._kept:
-                self._kept = state
-                self._home.keep_state(state)
+        if self._kept is not None:
+            self._kept.update(self._lock, self._trust)
 
     # ---- TLS, inside -------------------------------------------------------------------------------------------
 
@@ -492,25 +481,16 @@ class Membership:
         if self._closed:
             raise ClosedError(f"the membership of {self.realm!r} is closed")
 
-    def _context(self, kind: str) -> ssl.SSLContext:
+    def _context(self, kind: Kind) -> ssl.SSLContext:
         self.tick()
         with self._lock:
             self._check_open()
             lack = self._lacks_certificate()
             if lack is not None:
                 raise lack
-            known = self._contexts.get(kind)
-            if known is not None:
-                return known
-            root, credential = self._trust.root.certificate, self._credential
-            if kind == "client":
-                made = client_context(root, credential)
-            elif credential is None:
+            if kind != "client" and self._credential is None:
                 raise NotAllowed(f"this process is no user of {self.realm!r}: nobody can dial it")
-            else:
-                made = server_context(root, credential, required=kind == "server")
-            self._contexts[kind] = made
-            return made
+            return self._contexts.get(kind)
 
     def begin_anew(self) -> None:
         """In the child of a fork, make anew what threads of the parent may have held: they are not here."""
@@ -523,17 +503,6 @@ class Membership:
 
 class _Aging(StaleHead):
     """The head is older than it should be, and may still be used."""
-
-
-class _Waiting:
-    """Which tasks have ended since somebody began to wait."""
-
-    def __init__(self, renewals: Renewals) -> None:
-        self._renewals = renewals
-        self._before = dict(renewals.attempts)
-
-    def over(self, kind: type[FetchHead | Renew]) -> bool:
-        return self._renewals.attempts[kind] > self._before[kind]
 
 
 def _after_fork() -> None:

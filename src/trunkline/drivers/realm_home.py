@@ -14,6 +14,7 @@ import logging
 import os
 import ssl
 import stat
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -24,6 +25,7 @@ from msgspec import Meta
 from trunkline.authority.certificates import fingerprint_text, parse_fingerprint, parse_root
 from trunkline.authority.freshness import GRACE, MAX_STALENESS, TrustSettings
 from trunkline.authority.messages import SignedHead
+from trunkline.authority.trust import Trust
 from trunkline.authority.truststate import MAX_STATE, decode_evidence, encode_evidence
 from trunkline.drivers.authority_client import DEFAULT_PORT
 from trunkline.drivers.home import MAX_FILE, Home, to_toml
@@ -259,6 +261,28 @@ class RealmHome:
                 f"{folder} is open to others (mode {stat.S_IMODE(mode):04o}), who could put an old head there: "
                 f"run `chmod 700 {folder}`"
             )
+
+
+class Kept:
+    """What a home keeps of a `Trust`, written when there is more of it than before. Thread-safe."""
+
+    def __init__(self, home: RealmHome, trust: Trust) -> None:
+        self._home = home
+        self._writing = threading.Lock()
+        self._state = trust.state()
+        self._accused = bool(trust.evidence)
+
+    def update(self, lock: contextlib.AbstractContextManager[object], trust: Trust) -> None:
+        """Write down what ``trust`` has learnt. It is read under ``lock``, not held while the disk is slow."""
+        with self._writing:
+            with lock:
+                state, evidence = trust.state(), trust.evidence
+            if evidence and not self._accused:
+                self._accused = True
+                self._home.keep_evidence(evidence)
+            if state is not None and state != self._state:
+                self._state = state
+                self._home.keep_state(state)
 
 
 def _file_name(user: str) -> str:

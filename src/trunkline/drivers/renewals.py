@@ -136,3 +136,15 @@ class Renewals:
                 self.failures[type(job)] = failure
                 self.step(came)
                 self._tell()
+
+
+class Since:
+    """Which tasks have ended since somebody began to wait."""
+
+    def __init__(self, renewals: Renewals) -> None:
+        self._renewals = renewals
+        self._before = dict(renewals.attempts)
+
+    def over(self, kind: type[FetchHead | Renew]) -> bool:
+        """Say whether one of that kind has."""
+        return self._renewals.attempts[kind] > self._before[kind]

@@ -19,11 +19,11 @@ import msgspec
 
 from trunkline.drivers.accept_aio import Acceptor, listen
 from trunkline.drivers.addresses import local_addresses
-from trunkline.drivers.rechecks_aio import Rechecks
 from trunkline.drivers.channel_aio import CLIENT_OUTPUT, MATE_OUTPUT, Channel, Pump, shown
 from trunkline.drivers.clock import epoch, now
 from trunkline.drivers.dials_aio import Dials
 from trunkline.drivers.handshakes_aio import Handshakes
+from trunkline.drivers.rechecks_aio import Rechecks
 from trunkline.drivers.runner_aio import Runner
 from trunkline.drivers.servers_tls import RealmMember, accepted, check_client, check_server, dialled, why_failed
 from trunkline.errors import ConfigError, NotAllowed, RemoteError, TrunklineError, TrustError
@@ -145,7 +145,8 @@ class SwitchboardServer:
         )
         self._dials = Dials(loop, DIAL_TIMEOUT, opened=self._dialled, failed=self._lost)
         self._handshakes = Handshakes(loop, self, HANDSHAKE_TIMEOUT, self._wrapped)
-        self._rechecks = Rechecks(loop, self._member, self._channels, self._unmask) if self._member is not None else None
+        member = self._member
+        self._rechecks = None if member is None else Rechecks(loop, member, self._channels, self._unmask)
         self._acceptor = Acceptor(loop, listeners, self._accepted, at_once=ACCEPTS)
         self._running = True
         secured = f" as {self._member.user} of {self._member.realm}" if self._member is not None else ", not secured"

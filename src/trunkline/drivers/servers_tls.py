@@ -35,6 +35,9 @@ class RealmMember(Protocol):
     def user(self) -> str | None:
         """Who we are; None if we only verify others."""
 
+    async def ready_async(self) -> None:
+        """Return once there is a certificate and a head that will do."""
+
     def tls_client(self) -> ssl.SSLContext:
         """Return the context for the side that dials."""
 
@@ -84,8 +87,8 @@ def check_server(member: RealmMember, tls: ssl.SSLSocket) -> "Identity":
     identity = member.identify(tls)
     if not identity.user.startswith(SERVICE):
         raise NotThatUser(
-            f"certificate: it is of {identity.user!r}, and a switchboard server of {member.realm!r} ({SERVICE}NAME) was "
-            "asked for"
+            f"certificate: it is of {identity.user!r}, and a switchboard server of {member.realm!r} "
+            f"({SERVICE}NAME) was asked for"
         )
     return identity
 

@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -23,6 +23,7 @@ MAX_SESSIONS: Final = 256
 """Most TLS sessions that a process keeps for resumption: one for each pair of peer user and peer name."""
 
 TlsPeer = ssl.SSLSocket | ssl.SSLObject
+Kind = Literal["client", "server", "optional"]
 
 
 class Credential(msgspec.Struct, frozen=True):
@@ -64,6 +65,32 @@ def server_context(root: bytes, credential: Credential, *, required: bool = True
     if not required:
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
+
+
+class Contexts:
+    """The contexts of one credential, each made at its first use.
+
+    Args:
+        root: the realm's root certificate, DER.
+        credential: None for who only verifies others, and is dialled by nobody.
+    """
+
+    def __init__(self, root: bytes, credential: Credential | None) -> None:
+        self._root = root
+        self._credential = credential
+        self._made: dict[Kind, ssl.SSLContext] = {}
+
+    def get(self, kind: Kind) -> ssl.SSLContext:
+        """Return the context for the side that dials, or is dialled; ``optional``: clients may show no certificate."""
+        found = self._made.get(kind)
+        if found is None:
+            if kind == "client":
+                found = client_context(self._root, self._credential)
+            else:
+                assert self._credential is not None, "the caller has checked that"
+                found = server_context(self._root, self._credential, required=kind == "server")
+            self._made[kind] = found
+        return found
 
 
 def _prepare(context: ssl.SSLContext, root: bytes, credential: Credential | None) -> ssl.SSLContext:

@@ -107,10 +107,8 @@ class Stage:
         """Start a machine on what is on its disk."""
         proxy = self.disks[site]
         proxy.now = disk
-        reader: Reader = proxy  # type: ignore[assignment]
-        made: Machine = (
-            self.cast.directory(reader, clock, now) if site == AUTHORITY else self.cast.replica(reader, now)
-        )
+        reader: Reader = proxy
+        made: Machine = self.cast.directory(reader, clock, now) if site == AUTHORITY else self.cast.replica(reader, now)
         self.machines[site, clock] = made
         return made
 
