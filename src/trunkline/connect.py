@@ -23,6 +23,7 @@ from trunkline.drivers.memberships import Memberships
 from trunkline.drivers.offers import Offer
 from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import SecureConnection
+from trunkline.drivers.servers_tls import RealmMember
 from trunkline.drivers.sockets import Connection
 from trunkline.errors import ConfigError
 from trunkline.names import Address, Secret, check_name, check_pair
@@ -191,25 +192,6 @@ class Switchboard:
         self._advertise = None if advertise is None else tuple(advertise)
         self._timings = timings or ClientConfig()
         self._memberships = Memberships(home, memberships)
-<<<<<<< HEAD
-        self._client = BlockingClient(lambda: self._configure(self._memberships.known()), self._remember)
-        self._others: dict[Membership, BlockingClient] = {}
-        self._lock = threading.Lock()
-
-    def _client_of(self, member: "Membership") -> BlockingClient:
-        """Return the client whose connections to servers prove our user: each of several users has its own."""
-        if member is self._memberships.known():
-            return self._client
-        with self._lock:
-            if member not in self._others:
-                self._others[member] = BlockingClient(lambda: self._configure(member), self._remember)
-            return self._others[member]
-
-    def _configure(
-        self, member: "Membership | None"
-    ) -> tuple[ClientConfig, tuple[str, ...] | None, "Membership | None"]:
-        home = self._home = Home(self._home_path)
-=======
         self._client = BlockingClient(self._configure, self._remember)
         self._others: dict[str, BlockingClient] = {}
         self._lock = threading.Lock()
@@ -228,17 +210,11 @@ class Switchboard:
     def _configure(self, user: str | None = None) -> tuple[ClientConfig, tuple[str, ...] | None, RealmMember | None]:
         home = self._home = Home(self._home_path)
         member = self._memberships.known() if user is None else self._memberships.get(user)
->>>>>>> secure
         if member is not None:
             member.ready(ANSWER_TIMEOUT)
         servers = home.switchboards() if self._servers is None else self._servers
         advertise = home.settings().advertise if self._advertise is None else self._advertise
-<<<<<<< HEAD
-        config = msgspec.structs.replace(self._timings, servers=servers, place=place())
-        return config, advertise, member
-=======
         return msgspec.structs.replace(self._timings, servers=servers, place=place()), advertise, member
->>>>>>> secure
 
     def _remember(self, servers: tuple[Address, ...]) -> None:
         if self._home is not None:
@@ -509,13 +485,8 @@ class Switchboard:
     def close(self) -> None:
         """Withdraw what is wanted, end what is posted, close what is open. A later call starts afresh."""
         with self._lock:
-<<<<<<< HEAD
-            others, self._others = list(self._others.values()), {}
-        for client in (self._client, *others):
-=======
             others, self._others = self._others, {}
         for client in (self._client, *others.values()):
->>>>>>> secure
             client.close()
         self._memberships.close()
 
