@@ -283,8 +283,7 @@ class Switchboard:
             ValueError: ``data`` exceeds the limit.
             NotAllowed: ``to`` is not in the directory, or not approved.
             ConfigError: the home belongs to no realm, or has no key of this user.
-            NoAuthority: the directory can't be reached.
-            TrustError: what it says can't be believed.
+            NoAuthority, TrustError: the directory can't be reached, or not be believed.
         """
         from trunkline.drivers import sealing  # which most programs do without
 
@@ -340,13 +339,7 @@ class Switchboard:
     ) -> tuple[str, ...]:
         """Return why ``meet(me, you)`` would wait: a line for each thing that may be the reason.
 
-        Args:
-            me: what we would call ourselves.
-            you: whom we would meet.
-            datagram: of a datagram meeting.
-            user: of a secure meeting: who we would be.
-            peer_user: of a secure meeting: whose process the other has to be.
-            timeout: seconds to wait for the answer.
+        With ``datagram`` a datagram meeting; with ``user`` and ``peer_user`` a secure one.
 
         Raises:
             InvalidName: a name can't be used.
