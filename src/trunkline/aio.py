@@ -333,21 +333,26 @@ class Switchboard:
         you: str,
         *,
         datagram: bool = False,
-        user: str = "",
-        peer_user: str = "",
+        user: str | None = None,
+        peer_user: str | None = None,
         timeout: float | None = ANSWER_TIMEOUT,  # noqa: ASYNC109
     ) -> tuple[str, ...]:
         """Return why ``meet(me, you)`` would wait: a line for each thing that may be the reason.
 
-        With ``datagram`` a datagram meeting; with ``user`` and ``peer_user`` a secure one.
+        With ``datagram`` a datagram meeting; with ``peer_user`` a secure one, as ``user`` or the default user.
 
         Raises:
             InvalidName: a name can't be used.
             NoSwitchboard: no server could be reached, or none answered within ``timeout`` seconds.
         """
         check_pair(me, you)
-        question = functools.partial(Explain, me=me, you=you, datagram=datagram, user=user, peer_user=peer_user)
-        answer = await self.client().ask(question, timeout)
+        question = functools.partial(Explain, me=me, you=you, datagram=datagram)
+        if peer_user is None:
+            client = self.client()
+        else:
+            client, member = self._secured(user)
+            question = functools.partial(question, user=member.user or "", peer_user=check_user(peer_user))
+        answer = await client.ask(question, timeout)
         assert isinstance(answer, Explanation), "the machine lets no other answer through"
         return answer.lines
 

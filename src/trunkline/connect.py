@@ -448,8 +448,8 @@ class Switchboard:
         you: str,
         *,
         datagram: bool = False,
-        user: str = "",
-        peer_user: str = "",
+        user: str | None = None,
+        peer_user: str | None = None,
         timeout: float | None = ANSWER_TIMEOUT,
     ) -> tuple[str, ...]:
         """Return why ``meet(me, you)`` would wait: a line for each thing that may be the reason.
@@ -458,17 +458,22 @@ class Switchboard:
             me: what we would call ourselves.
             you: whom we would meet.
             datagram: of a datagram meeting.
-            user: of a secure meeting: who we would be.
-            peer_user: of a secure meeting: whose process the other has to be.
+            user: of a secure meeting: who we would be; None is the default user.
+            peer_user: of a secure meeting: whose process the other has to be; None asks about a plain one.
             timeout: seconds to wait for the answer.
+
 
         Raises:
             InvalidName: a name can't be used.
             NoSwitchboard: no server could be reached.
         """
         check_pair(me, you)
-        question = functools.partial(Explain, me=me, you=you, datagram=datagram, user=user, peer_user=peer_user)
-        answer = self._client.ask(question, timeout)
+        question, client = functools.partial(Explain, me=me, you=you, datagram=datagram), self._client
+        if peer_user is not None:
+            member = self._memberships.get(user)
+            client = self._client_of(member)
+            question = functools.partial(question, user=member.user or "", peer_user=check_user(peer_user))
+        answer = client.ask(question, timeout)
         assert isinstance(answer, Explanation), "the machine lets no other answer through"
         return answer.lines
 
