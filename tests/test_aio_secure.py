@@ -99,6 +99,9 @@ def test_who_is_not_allowed_never_gets_there(tmp_path: Path) -> None:
         async with world(tmp_path) as (ann, ben), ann.secure_post("vault", allow="ops/*") as post:
             with pytest.raises(MeetTimeout, match="'ben' is not allowed"):
                 await ben.secure_meet("x", "vault", user="ben", peer_user="ann", timeout=0.2)
+            assert any(
+                "is not allowed" in line for line in await ben.explain("x", "vault", user="ben", peer_user="ann")
+            )
             with pytest.raises(MeetTimeout):
                 await post.accept(timeout=0)
 

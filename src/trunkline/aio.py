@@ -170,9 +170,8 @@ class Switchboard:
     ) -> Streams:
         """Return streams to the process of ``peer_user`` that meets us, which has proved to be that, over TLS 1.3.
 
-        It meets us with ``secure_meet(you, me, ...)`` and the two users the other way round, or posts ``you`` with
-        `secure_post`. Whoever answers under that name and can't prove who it is does not end the call: it goes on
-        with others. Reading ends with an empty read as on any TLS stream; ``writer.write_eof`` can't be used.
+        It meets us with ``secure_meet(you, me, ...)`` and the users the other way round, or posts ``you`` securely. Who
+        can't prove it does not end the call: it goes on with others. ``writer.write_eof`` raises, as on any TLS stream.
 
         Args:
             me: what this process calls itself.
@@ -339,7 +338,7 @@ class Switchboard:
     ) -> tuple[str, ...]:
         """Return why ``meet(me, you)`` would wait: a line for each thing that may be the reason.
 
-        With ``datagram`` a datagram meeting; with ``peer_user`` a secure one, as ``user`` or the default user.
+        With ``datagram`` one for datagrams; with ``peer_user`` a secure one, as ``user`` or the default user.
 
         Raises:
             InvalidName: a name can't be used.
