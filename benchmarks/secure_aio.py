@@ -42,6 +42,7 @@ from trunkline.drivers.streams_aio import tls_streams
 from trunkline.drivers.tls import Credential
 from trunkline.names import Address, Peer
 from trunkline.switchboard.config import ServerConfig
+from trunkline.switchboard.policy import Policy
 
 HOST = "127.0.0.1"
 CLIENTS, CALLS = 4, 8
@@ -49,21 +50,21 @@ PIECE = 1 << 20
 PIECES = 64
 MEETS = ("tls", "tls resumed", "asyncio's tls", "secure_meet", "secure_meet resumed")
 STREAMS = ("tls", "asyncio's tls", "ours")
-Once = Callable[[], object]
+SERVER = "switchboard/bench"
 
 
-# ---- a realm of two users, with no authority to ask -------------------------------------------------------------
+# ---- a realm of two users and a server, no authority -------------------------------------------------------------
 
 
 def make_homes(folder: Path) -> None:
-    """Write ann's home and ben's, as after a first run."""
+    """Write homes of two users and of a server, as after a first run."""
     now = int(time.time())
     root_key, key = generate_p256(), generate_p256()
     root = build_root("bench.example", root_key, b"\1" * 16, now - DAY, now + DAY)
     middle = build_intermediate(root, root_key, key.public_key(), b"\2" * 16, now - DAY, now + DAY)
     issuer = Issuer(root, middle, key)
     head = Head(issuer.fingerprint, 0, bytes(32), bytes(32), now, revoked_digest(()), issuer.key_id)
-    for number, user in enumerate(("ann", "ben"), 3):
+    for number, user in enumerate(("ann", "ben", SERVER), 3):
         home = RealmHome(folder / user, {})
         home.join(root, RealmSettings("bench.example", fingerprint_text(issuer.fingerprint), user=user))
         trust = Trust("bench.example", root)
@@ -121,7 +122,9 @@ async def accept_asyncio(folder: Path) -> None:
 
 
 async def accept_ours(folder: Path) -> None:
-    async with SwitchboardServer(ServerConfig(id="", address=Address(HOST, 0))) as server:
+    config = ServerConfig(id="", address=Address(HOST, 0), policy=Policy(realm="bench.example"))
+    member = Membership.open(RealmHome(folder / SERVER, {}))
+    async with SwitchboardServer(config, member=member) as server:
         command = [sys.executable, __file__, "--post", str(server.address), str(folder), *LOOP]
         post = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: ASYNC220 - nothing else runs yet
         await asyncio.to_thread(post.stdout.readline)
@@ -193,7 +196,7 @@ async def client(kind: str, where: str, folder: Path, number: str) -> None:
     context, _ = contexts(folder)
     board = Switchboard(where, home=folder / "ann")
     if kind == "secure_meet":
-        board._members.get().sessions = NoSessions()
+        board._memberships.get(None).sessions = NoSessions()
 
     async def by_name(call: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer, _ = await board.secure_meet(f"client{number}/{call}", "service", peer_user="ben")
