@@ -23,6 +23,7 @@ from trunkline.drivers.memberships import Memberships
 from trunkline.drivers.offers import Offer
 from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import SecureConnection
+from trunkline.drivers.servers_tls import RealmMember
 from trunkline.drivers.sockets import Connection
 from trunkline.errors import ConfigError
 from trunkline.names import Address, Secret, check_name, check_pair
@@ -209,17 +210,11 @@ class Switchboard:
     def _configure(self, user: str | None = None) -> tuple[ClientConfig, tuple[str, ...] | None, RealmMember | None]:
         home = self._home = Home(self._home_path)
         member = self._memberships.known() if user is None else self._memberships.get(user)
->>>>>>> secure
         if member is not None:
             member.ready(ANSWER_TIMEOUT)
         servers = home.switchboards() if self._servers is None else self._servers
         advertise = home.settings().advertise if self._advertise is None else self._advertise
-<<<<<<< HEAD
-        config = msgspec.structs.replace(self._timings, servers=servers, place=place())
-        return config, advertise, member
-=======
         return msgspec.structs.replace(self._timings, servers=servers, place=place()), advertise, member
->>>>>>> secure
 
     def _remember(self, servers: tuple[Address, ...]) -> None:
         if self._home is not None:
@@ -453,12 +448,8 @@ class Switchboard:
         you: str,
         *,
         datagram: bool = False,
-<<<<<<< HEAD
         user: str | None = None,
         peer_user: str | None = None,
-=======
-        user: str = "",
-        peer_user: str = "",
         timeout: float | None = ANSWER_TIMEOUT,
     ) -> tuple[str, ...]:
         """Return why ``meet(me, you)`` would wait: a line for each thing that may be the reason.
@@ -467,19 +458,21 @@ class Switchboard:
             me: what we would call ourselves.
             you: whom we would meet.
             datagram: of a datagram meeting.
-            user: of a secure meeting: who we would be.
-            peer_user: of a secure meeting: whose process the other has to be.
+            user: of a secure meeting: who we would be; None is the default user.
+            peer_user: of a secure meeting: whose process the other has to be; None asks about a plain one.
             timeout: seconds to wait for the answer.
+
 
         Raises:
             InvalidName: a name can't be used.
             NoSwitchboard: no server could be reached.
         """
         check_pair(me, you)
-        question = functools.partial(Explain, me=me, you=you, datagram=datagram, user=user, peer_user=peer_user)
-        # A secured server answers only who has proven to be ``user``.
-        in_realm = bool(user) and Home(self._home_path).in_realm
-        client = self._client_of(self._memberships.get(user)) if in_realm else self._client
+        question, client = functools.partial(Explain, me=me, you=you, datagram=datagram), self._client
+        if peer_user is not None:
+            member = self._memberships.get(user)
+            client = self._client_of(member)
+            question = functools.partial(question, user=member.user or "", peer_user=check_user(peer_user))
         answer = client.ask(question, timeout)
         assert isinstance(answer, Explanation), "the machine lets no other answer through"
         return answer.lines
@@ -497,13 +490,8 @@ class Switchboard:
     def close(self) -> None:
         """Withdraw what is wanted, end what is posted, close what is open. A later call starts afresh."""
         with self._lock:
-<<<<<<< HEAD
-            others, self._others = list(self._others.values()), {}
-        for client in (self._client, *others):
-=======
             others, self._others = self._others, {}
         for client in (self._client, *others.values()):
->>>>>>> secure
             client.close()
         self._memberships.close()
 
