@@ -96,7 +96,7 @@ def test_who_is_not_allowed_never_gets_there(tmp_path: Path) -> None:
     async def main() -> None:
         async with world(tmp_path) as (ann, ben), ann.secure_post("vault", allow="ops/*") as post:
             with pytest.raises(MeetTimeout, match="'ben' is not allowed"):
-                await ben.secure_meet("x", "vault", user="ben", peer_user="ann", timeout=0.2)
+                await ben.secure_meet("x", "vault", user="ben", peer_user="ann", timeout=2.0)
             with pytest.raises(MeetTimeout):
                 await post.accept(timeout=0)
 
@@ -107,7 +107,7 @@ def test_secure_and_plain_never_meet(tmp_path: Path) -> None:
     async def main() -> None:
         async with world(tmp_path) as (ann, ben), ben.post("p"):
             with pytest.raises(MeetTimeout, match="plain"):
-                await ann.secure_meet("a", "p", peer_user="ben", timeout=0.2)
+                await ann.secure_meet("a", "p", peer_user="ben", timeout=2.0)
 
     run(main)
 
@@ -172,4 +172,4 @@ def test_the_functions_use_the_home_of_the_environment(tmp_path: Path, monkeypat
         # and no close: the end of the loop closes memberships, too
 
     run(main)
-    assert not aio.default._members._open
+    assert not aio.default._members._opened
