@@ -11,6 +11,7 @@ from tests.drivers.aiokit import LOOPS, run, server
 from tests.homes import REALM, home
 from trunkline import aio
 from trunkline.aio import Switchboard
+from trunkline.drivers.server_aio import SwitchboardServer
 from trunkline.errors import (
     ConfigError,
     InvalidName,
@@ -20,16 +21,22 @@ from trunkline.errors import (
     TrunklineError,
     TrustError,
 )
+from trunkline.switchboard.policy import Policy
 
 Loop = Callable[[], asyncio.AbstractEventLoop]
 either_loop = pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
+
+
+def secured() -> SwitchboardServer:
+    """Return a server of the realm: members use no other."""
+    return server(member=REALM.membership("switchboard/a"), policy=Policy(realm=REALM.name))
 
 
 @contextlib.asynccontextmanager
 async def world(folder: Path) -> AsyncIterator[tuple[Switchboard, Switchboard]]:
     """A server, ann's switchboard and ben's."""
     async with (
-        server() as s,
+        secured() as s,
         Switchboard(s.address, home=home(folder / "ann", "ann", default="ann")) as ann,
         Switchboard(s.address, home=home(folder / "ben", "ben", "ops/cy")) as ben,
     ):
@@ -126,7 +133,7 @@ def test_wrong_names(tmp_path: Path) -> None:
 
 def test_homes_that_will_not_do(tmp_path: Path) -> None:
     async def main() -> None:
-        async with server() as s:
+        async with secured() as s:
             async with Switchboard(s.address, home=tmp_path / "none") as board:
                 with pytest.raises(ConfigError, match="belongs to no realm"):
                     await board.secure_meet("a", "b", user="ann", peer_user="ben")
@@ -153,7 +160,7 @@ def test_the_functions_use_the_home_of_the_environment(tmp_path: Path, monkeypat
     monkeypatch.setattr(aio.default, "_members", type(aio.default._members)())
 
     async def main() -> None:
-        async with server() as s:
+        async with secured() as s:
             monkeypatch.setenv("TRUNKLINE_SWITCHBOARDS", str(s.address))
             async with aio.secure_post("p", user="ben", allow="ann") as post:
                 _, writer, _ = await aio.secure_meet("a", "p", peer_user="ben")

@@ -89,10 +89,11 @@ def test_errors_are_exceptions():
 
 
 @pytest.fixture
-def realm(tmp_path) -> Iterator[Realm]:
+def realm(tmp_path, monkeypatch) -> Iterator[Realm]:
     """A realm whose authority runs; ann and ben have keys in TRUNKLINE_HOME, and nobody is in the directory."""
     realm = Realm()
-    with LiveAuthority(realm, tmp_path) as live:
+    with LiveAuthority(realm, tmp_path) as live, LiveServer.of(realm) as server:
+        monkeypatch.setenv("TRUNKLINE_SWITCHBOARDS", server.address)
         realm.home(tmp_path, "ann", live.address).save_key("ben", realm.key("ben"))
         yield realm
         connect.default.close()

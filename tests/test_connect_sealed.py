@@ -12,7 +12,6 @@ from tests.live import LiveServer
 from tests.realmkit import LiveAuthority, Realm
 from trunkline import ConfigError, DecryptError, InvalidUser, NotAllowed, aio, connect
 from trunkline.connect import Switchboard
-from trunkline.switchboard.policy import Policy
 
 PATIENCE = 6.0
 
@@ -22,8 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Homes of ann and ben, whose keys are approved by an authority that runs; and where the server is."""
     folder = tmp_path_factory.mktemp("realm")
     realm = Realm()
-    member, policy = realm.membership("switchboard/a"), Policy(realm=realm.name, plain=True)
-    with no_leaks(), LiveAuthority(realm, folder) as authority, LiveServer(member=member, policy=policy) as server:
+    with no_leaks(), LiveAuthority(realm, folder) as authority, LiveServer.of(realm) as server:
         realm.approve(authority, "ann", "ben")
         for user in ("ann", "ben"):
             realm.home(folder / user, user, authority.address)

@@ -31,8 +31,8 @@ from trunkline.drivers.addresses import place
 from trunkline.drivers.client_aio import AsyncClient
 from trunkline.drivers.home import Home, given_servers
 from trunkline.drivers.meetings_aio import Meeting, Post, Streams, make_streams
-from trunkline.drivers.members import Members
 from trunkline.drivers.membership import Membership
+from trunkline.drivers.memberships import Memberships
 from trunkline.drivers.secure_aio import SecurePost, secure_streams
 from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import SecureConnection
@@ -89,7 +89,7 @@ class Switchboard:
         self._timings = timings or ClientConfig()
         self._clients: dict[tuple[asyncio.AbstractEventLoop, str | None], AsyncClient] = {}
         """By loop, and by user if it is not the default one: a secured server lets nobody speak for another."""
-        self._members = Members(home)
+        self._members = Memberships(home)
         self._upkeeps: weakref.WeakKeyDictionary[AsyncClient, Upkeep] = weakref.WeakKeyDictionary()
 
     async def meet(self, me: str, you: str, *, timeout: float | None = None) -> Streams:  # noqa: ASYNC109
@@ -323,8 +323,8 @@ class Switchboard:
         you: str,
         *,
         datagram: bool = False,
-        user: str = "",
-        peer_user: str = "",
+        user: str | None = None,
+        peer_user: str | None = None,
         timeout: float | None = ANSWER_TIMEOUT,  # noqa: ASYNC109
     ) -> tuple[str, ...]:
         """Return why ``meet(me, you)`` would wait: a line for each thing that may be the reason.
@@ -333,17 +333,23 @@ class Switchboard:
             me: what we would call ourselves.
             you: whom we would meet.
             datagram: of a datagram meeting.
-            user: of a secure meeting: who we would be.
-            peer_user: of a secure meeting: whose process the other has to be.
+            user: of a secure meeting: who we would be; None is the default user.
+            peer_user: of a secure meeting: whose process the other has to be; None asks about a plain one.
             timeout: seconds to wait for the answer.
+
 
         Raises:
             InvalidName: a name can't be used.
             NoSwitchboard: no server could be reached, or none answered within ``timeout`` seconds.
         """
         check_pair(me, you)
-        question = functools.partial(Explain, me=me, you=you, datagram=datagram, user=user, peer_user=peer_user)
-        answer = await self.client().ask(question, timeout)
+        question = functools.partial(Explain, me=me, you=you, datagram=datagram)
+        client = self.client()
+        if peer_user is not None:
+            member = self._member(user)
+            client = self.client(member)
+            question = functools.partial(question, user=member.user or "", peer_user=check_user(peer_user))
+        answer = await client.ask(question, timeout)
         assert isinstance(answer, Explanation), "the machine lets no other answer through"
         return answer.lines
 

@@ -23,6 +23,7 @@ from trunkline.drivers.memberships import Memberships
 from trunkline.drivers.offers import Offer
 from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import SecureConnection
+from trunkline.drivers.servers_tls import RealmMember
 from trunkline.drivers.sockets import Connection
 from trunkline.errors import ConfigError
 from trunkline.names import Address, Secret, check_name, check_pair
@@ -191,29 +192,29 @@ class Switchboard:
         self._advertise = None if advertise is None else tuple(advertise)
         self._timings = timings or ClientConfig()
         self._memberships = Memberships(home, memberships)
-        self._client = BlockingClient(lambda: self._configure(self._memberships.known()), self._remember)
-        self._others: dict[Membership, BlockingClient] = {}
+        self._client = BlockingClient(self._configure, self._remember)
+        self._others: dict[str, BlockingClient] = {}
         self._lock = threading.Lock()
 
     def _client_of(self, member: "Membership") -> BlockingClient:
-        """Return the client whose connections to servers prove our user: each of several users has its own."""
-        if member is self._memberships.known():
+        """Return the client whose connection to the servers proves this user: a secured one lets none other speak."""
+        if member is self._memberships.known() or member.user is None:
             return self._client
         with self._lock:
-            if member not in self._others:
-                self._others[member] = BlockingClient(lambda: self._configure(member), self._remember)
-            return self._others[member]
+            client = self._others.get(member.user)
+            if client is None:
+                configure = functools.partial(self._configure, member.user)
+                client = self._others[member.user] = BlockingClient(configure, self._remember)
+            return client
 
-    def _configure(
-        self, member: "Membership | None"
-    ) -> tuple[ClientConfig, tuple[str, ...] | None, "Membership | None"]:
+    def _configure(self, user: str | None = None) -> tuple[ClientConfig, tuple[str, ...] | None, RealmMember | None]:
         home = self._home = Home(self._home_path)
+        member = self._memberships.known() if user is None else self._memberships.get(user)
         if member is not None:
             member.ready(ANSWER_TIMEOUT)
         servers = home.switchboards() if self._servers is None else self._servers
         advertise = home.settings().advertise if self._advertise is None else self._advertise
-        config = msgspec.structs.replace(self._timings, servers=servers, place=place())
-        return config, advertise, member
+        return msgspec.structs.replace(self._timings, servers=servers, place=place()), advertise, member
 
     def _remember(self, servers: tuple[Address, ...]) -> None:
         if self._home is not None:
@@ -447,8 +448,8 @@ class Switchboard:
         you: str,
         *,
         datagram: bool = False,
-        user: str = "",
-        peer_user: str = "",
+        user: str | None = None,
+        peer_user: str | None = None,
         timeout: float | None = ANSWER_TIMEOUT,
     ) -> tuple[str, ...]:
         """Return why ``meet(me, you)`` would wait: a line for each thing that may be the reason.
@@ -457,17 +458,22 @@ class Switchboard:
             me: what we would call ourselves.
             you: whom we would meet.
             datagram: of a datagram meeting.
-            user: of a secure meeting: who we would be.
-            peer_user: of a secure meeting: whose process the other has to be.
+            user: of a secure meeting: who we would be; None is the default user.
+            peer_user: of a secure meeting: whose process the other has to be; None asks about a plain one.
             timeout: seconds to wait for the answer.
+
 
         Raises:
             InvalidName: a name can't be used.
             NoSwitchboard: no server could be reached.
         """
         check_pair(me, you)
-        question = functools.partial(Explain, me=me, you=you, datagram=datagram, user=user, peer_user=peer_user)
-        answer = self._client.ask(question, timeout)
+        question, client = functools.partial(Explain, me=me, you=you, datagram=datagram), self._client
+        if peer_user is not None:
+            member = self._memberships.get(user)
+            client = self._client_of(member)
+            question = functools.partial(question, user=member.user or "", peer_user=check_user(peer_user))
+        answer = client.ask(question, timeout)
         assert isinstance(answer, Explanation), "the machine lets no other answer through"
         return answer.lines
 
@@ -484,8 +490,8 @@ class Switchboard:
     def close(self) -> None:
         """Withdraw what is wanted, end what is posted, close what is open. A later call starts afresh."""
         with self._lock:
-            others, self._others = list(self._others.values()), {}
-        for client in (self._client, *others):
+            others, self._others = self._others, {}
+        for client in (self._client, *others.values()):
             client.close()
         self._memberships.close()
 

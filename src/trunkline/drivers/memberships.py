@@ -43,7 +43,7 @@ class Memberships:
         Raises:
             ConfigError, TrustError: as `get`.
         """
-        if self._given or None in self._opened or (Home(self._home).path / "realm.toml").exists():
+        if self._given or None in self._opened or Home(self._home).in_realm:
             return self.get(None)
         return None
 

@@ -1,4 +1,4 @@
-"""Who may meet and post under which names on a server (docs/spec/authority.md section 8).
+"""Who may meet and post under which names on a server (docs/spec/switchboard.md section 15).
 
 A server that belongs to a realm is *secured*: it knows each client's user by its certificate. What users may do there
 is a list of rules; with no rule at all, everybody may do everything. Each check raises: a forgotten ``if`` refuses.
