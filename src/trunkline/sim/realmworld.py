@@ -343,9 +343,10 @@ class RealmWorld:
 
     def _unplug(self) -> None:
         """The replica's question will not be answered."""
-        if self.spec.replica and self.machines[REPLICA] is not None:
-            if self._poll_due() is None and self.saving[REPLICA] is None:
-                self._step(REPLICA, _LOST)
+        if not self.spec.replica or self.machines[REPLICA] is None:
+            return
+        if self._poll_due() is None and self.saving[REPLICA] is None:
+            self._step(REPLICA, _LOST)
 
     # ---- inside ------------------------------------------------------------------------------------------------
 
