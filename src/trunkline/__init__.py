@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         TransferFailed,
         TrunklineError,
         TrustError,
+        WrongCode,
     )
     from trunkline.names import Address, Peer, Secret
 
@@ -113,6 +114,7 @@ __all__ = [
     "TransferFailed",
     "TrunklineError",
     "TrustError",
+    "WrongCode",
     "broadcast",
     "decrypt",
     "encrypt",
@@ -179,6 +181,7 @@ _WHERE: Final = {
         "TransferFailed",
         "TrunklineError",
         "TrustError",
+        "WrongCode",
     ),
     "trunkline.names": (
         "Address",
