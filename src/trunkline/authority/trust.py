@@ -219,8 +219,8 @@ class Trust:
         self.retire(answer.retired)
         seen = self._open(answer.head, wall)
         self._check_follows(seen, answer.consistency, first_hand=first_hand)
-        if revoked_digest(answer.revoked) != seen.head.revoked:  # 8.6
-            raise BadProof("the revoked serials are not those that the head was signed for")
+        if revoked_digest(answer.revoked, answer.retired) != seen.head.revoked:  # 8.6
+            raise BadProof("the revoked serials or the retired keys are not those that the head was signed for")
         self._accept(seen)
         self._listed = seen
         self._revoked = frozenset(answer.revoked)
