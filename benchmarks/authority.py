@@ -307,7 +307,7 @@ def measure_get(realm: Realm, rounds: int) -> None:
             client.exactly(frame_size(client.exactly(4)))
 
         def afresh(name: str) -> None:
-            trust._verified.clear()  # as at the first look-up of each user
+            trust.verified.forget_statements()  # as at the first look-up of each user
             look_up(name)
 
         kinds = {"get, not verified": unverified, "get, known": look_up, "get, new": afresh}
