@@ -2,8 +2,8 @@
 
 Sites are the authority (0) and, if the world has one, its replica (1). Each has a disk. A machine that wants something
 saved waits for the disk; a crash may come before the save, after it, and before or after every message. A reader keeps
-what `Trust.state` returns and starts anew on it for every answer; if a replica is too far behind, it asks the authority.
-What happened is checked at once:
+what `Trust.state` returns and starts anew on it for every answer; if a replica is too far behind for it, it asks the
+authority. What happened is checked at once:
 
 R1  What was acknowledged is on the authority's disk, at the place that was said.
 R2  All heads that anybody is shown are of the one history.
@@ -21,9 +21,9 @@ from typing import Any, Final
 
 from trunkline.authority.certificates import parse_leaf
 from trunkline.authority.heads import read_head
-from trunkline.authority.messages import AskHead, Denied, Get, HeadIs, Issue, Issued, Stored, Submit
+from trunkline.authority.messages import AskHead, Denied, Get, HeadIs, Issue, Issued, SignedHead, Stored, Submit
 from trunkline.sim.invariants import MACHINE_FAULT, Violation
-from trunkline.sim.realmcast import CHANGED, USER
+from trunkline.sim.realmcast import CHANGED, EPOCH, USER
 from trunkline.sim.realmspec import RealmSpec
 from trunkline.sim.realmstage import AUTHORITY, REPLICA, Event, Stage
 
@@ -31,6 +31,9 @@ WRITER: Final = 0
 READER: Final = 1
 UPSTREAM: Final = 2
 """Who asks: writer, reader, and the replica. Its connection's number is this and three times how often it broke."""
+
+NAMES: Final = ("authority", "replica")
+ASKERS: Final = ("writer", "reader", "replica")
 
 BEHIND: Final = -100
 """Seconds by which a clock may be wrong after a crash: not so many that no certificate would be issued."""
@@ -357,9 +360,27 @@ class RealmWorld:
         self.reading = -1
 
     def _check_revoked(self, answer: Any) -> None:
-        if self.serial and isinstance(answer, HeadIs) and read_head(answer.head).size > CHANGED:
-            if self.serial not in answer.revoked:
-                raise Violation("R6", "a head of the new key does not revoke the old key's certificate")
+        is_told = not self.serial or not isinstance(answer, HeadIs) or self.serial in answer.revoked
+        if not is_told and read_head(answer.head).size > CHANGED:
+            raise Violation("R6", "a head of the new key does not revoke the old key's certificate")
+
+    def describe(self) -> str:
+        """Return this state in one line, for people."""
+        parts = [f"{self.now:.0f} s", f"{self.done} done"]
+        for site, machine in enumerate(self.machines):
+            state = "down" if not machine else "saving" if self.saving[site] else "up"
+            parts.append(f"{NAMES[site]} {state}, {self.stage.disk(self.disks[site]).size()} statements")
+            parts += [f"{NAMES[site]} <- {self._shown(request)}" for _, request in self.asked[site]]
+        parts += [f"{self._shown(answer)} -> {ASKERS[conn % 3]}" for _, conn, answer in self.told]
+        return "; ".join(parts)
+
+    def _shown(self, number: int) -> str:
+        value = self.stage.values[number]
+        signed = getattr(value, "head", None)
+        if not isinstance(signed, SignedHead):
+            return type(value).__name__
+        head = read_head(signed)
+        return f"{type(value).__name__}({head.size} statements, {head.time - EPOCH} s)"
 
     # ---- the end -----------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ class SmallWorld(Protocol):
     def faults(self) -> list[Action]: ...
     def apply(self, action: Action) -> None: ...
     def finish(self) -> None: ...
+    def describe(self) -> str: ...
 
 
 def search(
@@ -96,23 +97,40 @@ def search(
     )
 
 
-def run(world: SmallWorld, actions: tuple[Action, ...], done: list[Action], most: int) -> None:
+def run(
+    world: SmallWorld,
+    actions: tuple[Action, ...],
+    done: list[Action],
+    most: int,
+    write: Callable[[str], None] | None = None,
+) -> None:
     """Do those of some actions that are possible, then what a world does by itself, to its end.
+
+    Args:
+        done: takes the actions that were done.
+        write: gets a line for each.
 
     Raises:
         Violation: an invariant broke.
     """
+
+    def follow(action: Action) -> None:
+        done.append(action)
+        if write is not None:
+            write("-".join(map(str, action)))
+        do(world.apply, action)
+        if write is not None:
+            write(f"{'':9} {world.describe()}")
+
     for action in map(tuple, actions):
         if action in world.steps() or action in world.faults():
-            done.append(action)
-            do(world.apply, action)
+            follow(action)
     for _ in range(most):
         steps = world.steps()
         if not steps:
             do(world.finish)
             return
-        done.append(steps[0])
-        do(world.apply, steps[0])
+        follow(steps[0])
     raise Violation(MACHINE_FAULT, f"the run goes on for more than {most} actions")
 
 
