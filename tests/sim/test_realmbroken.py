@@ -24,6 +24,5 @@ def test_it_is_caught(name: str, tmp_path: Path) -> None:
     assert again.failure == report.failure
 
 
-def test_every_invariant_that_a_rule_could_break_has_one() -> None:
-    # R2 and R4 say what R3 and R9 keep from happening: proofs that don't fit are refused before they are believed.
-    assert {each.invariant for each in BROKEN_REALMS.values()} == {"R1", "R3", "R5", "R6", "R7", "R8", "R9"}
+def test_every_invariant_has_one() -> None:
+    assert {each.invariant for each in BROKEN_REALMS.values()} == {f"R{number}" for number in range(1, 10)}
