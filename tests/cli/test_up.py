@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 
 import pytest
@@ -9,23 +10,38 @@ from trunkline.names import Address
 
 pytestmark = pytest.mark.e2e
 
+UP = ("up", "--listen", "127.0.0.1:0", "--user", "ann", "--realm", "lab.example")
 
-def test_clients_of_this_host_find_it(lost, me, you):
+
+def test_it_is_secure_from_the_first_start_on(lost, me, you):
     lost.switchboards = ""
-    server = lost.start("up", "--listen", "127.0.0.1:0", "--json")
-    address = lost.ready(server)["address"]
+    server = lost.start(*UP, "--json")
+    said = lost.ready(server)
+    address = said["address"]
+    assert (said["realm"], said["user"]) == ("lab.example", "ann")
     assert address in (lost.home / "switchboards").read_text().splitlines()
-    rows = json.loads(lost.run("status", "--json").stdout)
-    assert [(row["address"], row["up"]) for row in rows if row["up"]] == [(address, True)]
+    status = json.loads(lost.run("status", "--json").stdout)
+    assert [row["address"] for row in status["servers"] if row["up"]] == [address]
+    assert (status["realm"]["user"], status["realm"]["trouble"]) == ("ann", "")
+    assert status["realm"]["certificate_until"]
     first = lost.start("meet", me, you, "--exec", "echo", "hello")
-    assert lost.run("meet", you, me).stdout == "hello\n"
+    met = lost.run("-v", "meet", you, me)
+    assert met.stdout == "hello\n"
+    assert f"{me!r} of ann came" in met.stderr
     assert first.wait(WITHIN) == 0
+    line = lost.run("invite").stdout
+    assert re.fullmatch(r"trunkline join trunkline:lab\.example/[a-z2-7]{52}/127[^/]+/127\S+\n", line)
     assert server.stop(WITHIN) == 0
+    # The second start finds everything, and asks for nothing.
+    root = (lost.home / "admin" / "root.key").read_bytes()
+    server = lost.start("up", "--listen", "127.0.0.1:0", "--json")
+    assert lost.ready(server)["user"] == "ann"
+    assert (lost.home / "admin" / "root.key").read_bytes() == root
 
 
 def test_it_says_what_to_try_next(lost):
-    server = lost.start("up", "--listen", "127.0.0.1:0")
-    server.wait_for_line(r"^A switchboard is up at 127\.0\.0\.1:\d+\.$", WITHIN)
+    server = lost.start(*UP)
+    server.wait_for_line(r"^The realm lab\.example is up: you are ann, and what you start here is secure", WITHIN)
     server.wait_for_line("trunkline meet alice bob", WITHIN)
     server.wait_for_line("Only this host reaches it. For others: trunkline up --listen 0.0.0.0", WITHIN)
     server.wait_for_line("Ctrl-C stops it", WITHIN)
@@ -33,22 +49,27 @@ def test_it_says_what_to_try_next(lost):
     assert server.wait(WITHIN) == 130
 
 
-def test_opened_to_the_network_it_says_how_others_find_it(lost):
+def test_opened_to_the_network_it_says_how_to_bring_others_in(lost):
     server = lost.start("up", "--listen", "0.0.0.0:0")
+    server.wait_for_line(r"^Bring in another machine or person: trunkline invite$", WITHIN)
+    assert "/127." not in lost.run("invite").stdout
+
+
+def test_without_a_realm_it_is_a_switchboard_alone(lost):
+    lost.home.mkdir()
+    (lost.home / "switchboards").write_text("elsewhere.test:7117\n")
+    server = lost.start("up", "--plain", "--listen", "127.0.0.1:0", "--json")
+    address = lost.ready(server)["address"]
+    lines = (lost.home / "switchboards").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == [address, "elsewhere.test:7117"], (
+        "what was known stays"
+    )
+    server = lost.start("up", "--plain", "--listen", "0.0.0.0:0")
     server.wait_for_line(r"On other hosts: export TRUNKLINE_SWITCHBOARDS=[0-9.]+:\d+$", WITHIN)
 
 
-def test_what_was_known_stays_known(lost):
-    lost.home.mkdir()
-    (lost.home / "switchboards").write_text("elsewhere.test:7117\n")
-    server = lost.start("up", "--listen", "127.0.0.1:0", "--json")
-    address = lost.ready(server)["address"]
-    lines = (lost.home / "switchboards").read_text().splitlines()
-    assert [line for line in lines if not line.startswith("#")] == [address, "elsewhere.test:7117"]
-
-
 def test_it_is_up_already(cli):
-    result = cli.run("up", "--listen", cli.switchboards)
+    result = cli.run("up", "--plain", "--listen", cli.switchboards)
     assert (result.returncode, result.stdout) == (0, f"A switchboard is up already at {cli.switchboards}.\n")
 
 

@@ -103,6 +103,7 @@ def init(
         certificate = home.sign_request(home.make_request(settings), time.time(), passphrase)
         home.install(certificate, time.time(), anchor.certificate)
         _create_store(home, store)
+        _become_member(home, realm, settings.listen)
     common.tell(f"realm {realm}")
     common.tell(f"fingerprint {fingerprint_text(anchor.key_id)}")
     common.tell(f"the root's key is in {home.admin}: whoever has it decides who is who; keep a copy off line")
@@ -343,6 +344,17 @@ def _home(common: Common, admin: Path | None = None) -> "AuthorityHome":
     from trunkline.drivers.home import Home
 
     return AuthorityHome(Home(common.home).path, admin)
+
+
+def _become_member(home: "AuthorityHome", realm: str, listen: tuple[str, ...]) -> None:
+    """Let the commands of this home find the authority: `key`, `invite` and all others."""
+    from trunkline.authority.certificates import fingerprint_text
+    from trunkline.drivers.realm_home import RealmHome, RealmSettings
+
+    member = RealmHome(home.path)
+    if not member.has_realm:
+        root = home.admin_root()
+        member.join(root.certificate, RealmSettings(realm, fingerprint_text(root.key_id), listen))
 
 
 def _create_store(home: "AuthorityHome", store: str | None) -> None:
