@@ -16,7 +16,9 @@ A folder that is given is kept, and used again as it is.
 """
 
 import argparse
+import asyncio
 import contextlib
+import functools
 import multiprocessing
 import os
 import random
@@ -29,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -38,7 +40,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from trunkline.authority.codec import decode_answer, encode, frame_size
 from trunkline.authority.directory import Directory
-from trunkline.authority.events import DirectoryConfig, Received, Tick
+from trunkline.authority.events import DirectoryConfig, Received, Save, Saved, Send, Tick
 from trunkline.authority.heads import revoked_digest, sign_head
 from trunkline.authority.ledger import Ledger
 from trunkline.authority.merkle import statement_hash
@@ -78,7 +80,7 @@ class Realm:
         self.authority = self.home.load()
         self.fingerprint = self.authority.issuer.fingerprint
         self.root_key = self.home.root_key()
-        self.size = 0
+        self.users = 0
 
     def grow(self, users: int) -> None:
         """Go on until there are so many users, each of them tentative."""
@@ -107,7 +109,7 @@ class Realm:
                 )
                 store.apply(Batch(sign_head(head, issuer), entries, records, nodes))
                 ledger.saved()
-            self.size = ledger.size
+        self.users = users
 
     def approve(self, record: Record) -> Signed:
         """Sign an approval."""
@@ -164,10 +166,16 @@ def start_up(realm: Realm, pipe: Connection) -> None:
     with open_store(realm.home.store, realm.fingerprint) as store:
         config = DirectoryConfig(realm.authority.root, realm.authority.authorities, epoch())
         machine = Directory(config, reader=store, issuer=realm.authority.issuer, seed=bytes(32), now=now())
-        machine.step(Tick(), now())
-        effects = machine.step(Received(((1, Get(1, user(7))),)), now())
+        events, answers = [Tick(), Received(((1, Get(1, user(7))),))], []
+        while events:
+            for effect in machine.step(events.pop(0), now()):
+                if isinstance(effect, Save):  # the head that is shown
+                    store.apply(effect.batch)
+                    events.append(Saved())
+                elif isinstance(effect, Send):
+                    answers.append(effect.answer)
         pipe.send(time.perf_counter() - began)
-    assert isinstance(effects[-1].answer, Found)
+    assert isinstance(answers[0], Found)
 
 
 def start_up_of(realm: Realm) -> float:
@@ -219,13 +227,35 @@ def bare(context: ssl.SSLContext, listener: socket.socket, asked: int, answered:
                     left = asked
 
 
+def bare_asyncio(context: ssl.SSLContext, listener: socket.socket, asked: int, answered: int) -> None:
+    """The same with asyncio's streams: what serves many clients at once, as an authority does."""
+    answer = os.urandom(answered)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            writer.write(PREAMBLE)
+            await reader.readexactly(len(PREAMBLE))
+            while True:
+                await reader.readexactly(asked)
+                writer.write(answer)
+                await writer.drain()
+
+    async def main() -> None:
+        async with await asyncio.start_server(serve, sock=listener, ssl=context) as server:
+            await server.serve_forever()
+
+    asyncio.run(main())
+
+
 @contextlib.contextmanager
-def serving_bare(realm: Realm, asked: int, answered: int) -> Iterator[int]:
-    """Run `bare`; yield its port."""
+def serving_bare(
+    realm: Realm, kind: Callable[[ssl.SSLContext, socket.socket, int, int], None], asked: int, answered: int
+) -> Iterator[int]:
+    """Run a server that answers with as many bytes; yield its port."""
     context = server_context(realm.authority.root, realm.credential(), required=False)
     context.verify_mode = ssl.CERT_NONE
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        process = FORK.Process(target=bare, args=(context, listener, asked, answered), daemon=True)
+        process = FORK.Process(target=kind, args=(context, listener, asked, answered), daemon=True)
         process.start()
         try:
             yield listener.getsockname()[1]
@@ -245,8 +275,8 @@ def memory(pid: int) -> float:
 
 def measure_get(realm: Realm, rounds: int) -> None:
     """Print how long a proven look-up takes, beside a bare request and answer of the same sizes."""
-    every = max(1, realm.size // SAMPLE)
-    names = [user(number * every) for number in range(min(SAMPLE, realm.size))]
+    every = max(1, realm.users // SAMPLE)
+    names = [user(number * every) for number in range(min(SAMPLE, realm.users))]
     with serving(realm) as (port, pid):
         client = Client(port, realm.authority.root)
         trust = Trust("bench.example", realm.authority.root)
@@ -271,36 +301,49 @@ def measure_get(realm: Realm, rounds: int) -> None:
 
         sizes = [look_up(name) for name in names]
         asked, answered = len(encode(Get(1, names[0], trust.size))), round(statistics.mean(sizes))
-        with serving_bare(realm, asked, answered) as bare_port:
-            plain, request = Client(bare_port, realm.authority.root), bytes(asked)
 
-            def exchange(_: str) -> None:
-                plain.sock.sendall(request)
-                plain.exactly(answered)
+        def unverified(name: str) -> None:
+            client.send(Get(1, name, trust.size))
+            client.exactly(frame_size(client.exactly(4)))
 
-            approved, tentative = names[: SAMPLE // 2], names[SAMPLE // 2 :]
-            kinds = {"get, approved": (look_up, approved), "get, tentative": (look_up, tentative)}
-            kinds["bare TLS"] = (exchange, approved)
-            taken: dict[str, list[float]] = {kind: [] for kind in kinds}
-            ratios: dict[str, list[float]] = {kind: [] for kind in kinds}
+        def afresh(name: str) -> None:
+            trust._verified.clear()  # as at the first look-up of each user
+            look_up(name)
+
+        kinds = {"get, not verified": unverified, "get, known": look_up, "get, new": afresh}
+        with contextlib.ExitStack() as stack:
+            for called, kind in (("bare asyncio", bare_asyncio), ("bare", bare)):
+                plain = Client(stack.enter_context(serving_bare(realm, kind, asked, answered)), realm.authority.root)
+                kinds[called] = functools.partial(exchange, plain, bytes(asked), answered)
+            taken: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
             for _ in range(rounds):
-                mean = {}
-                for kind, (call, some) in kinds.items():
+                some = random.sample(names[: SAMPLE // 2], 100)
+                for name in some:
+                    look_up(name)  # so that its statement is known
+                for kind, call in kinds.items():
                     took = []
-                    for name in random.sample(some, 200):
+                    for name in some:
                         began = time.perf_counter()
                         call(name)
                         took.append(time.perf_counter() - began)
-                    taken[kind] += took
-                    mean[kind] = statistics.median(took)
-                for kind in kinds:
-                    ratios[kind].append(mean[kind] / mean["bare TLS"])
+                    taken[kind].append(took)
         print(f"answers of {answered} bytes; the server holds {before:.0f} MB before and {memory(pid):.0f} MB after")
-        for kind in kinds:
+        medians = {kind: [statistics.median(each) for each in rounds] for kind, rounds in taken.items()}
+        for kind, found in medians.items():
+            ratios = [
+                statistics.median(a / b for a, b in zip(found, medians[other], strict=True))
+                for other in ("bare asyncio", "bare")
+            ]
             print(
-                f"  {kind:16} p50 {statistics.median(taken[kind]) * 1e6:6.0f} us   "
-                f"x bare {statistics.median(ratios[kind]):.2f}"
+                f"  {kind:18} p50 {statistics.median(found) * 1e6:6.0f} us   x bare asyncio {ratios[0]:5.2f}   "
+                f"x bare {ratios[1]:5.2f}"
             )
+
+
+def exchange(client: Client, request: bytes, answered: int, _: str) -> None:
+    """Send so much, and read so much."""
+    client.sock.sendall(request)
+    client.exactly(answered)
 
 
 # ---- approvals ---------------------------------------------------------------------------------------------------
@@ -379,7 +422,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--users", type=int, default=SIZES[-1])
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", choices=("start", "get", "approve"))
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trunkline-bench-")))
@@ -388,14 +432,17 @@ def main() -> None:
             began = time.perf_counter()
             realms[size] = realm = Realm(folder / str(size))
             realm.grow(size)
-            print(f"{realm.size:,} statements, built in {time.perf_counter() - began:.0f} s", flush=True)
-        rounds = [[start_up_of(each) for each in realms.values()] for _ in range(9)]
-        for size, found in zip(realms, zip(*rounds, strict=True), strict=True):
-            print(f"  start-up with {size:9,} users: {statistics.median(found) * 1e3:5.1f} ms")
-        bytes_on_disk = sum(file.stat().st_size for file in realm.home.folder.glob("directory.sqlite*"))
-        print(f"on disk: {bytes_on_disk / 1e6:,.0f} MB", flush=True)
-        measure_get(realm, options.rounds)
-        measure_approvals(realm, options.rounds, folder)
+            print(f"{realm.users:,} users, built in {time.perf_counter() - began:.0f} s", flush=True)
+        if options.only in (None, "start"):
+            rounds = [[start_up_of(each) for each in realms.values()] for _ in range(9)]
+            for size, found in zip(realms, zip(*rounds, strict=True), strict=True):
+                print(f"  start-up with {size:9,} users: {statistics.median(found) * 1e3:5.1f} ms")
+            bytes_on_disk = sum(file.stat().st_size for file in realm.home.folder.glob("directory.sqlite*"))
+            print(f"on disk: {bytes_on_disk / 1e6:,.0f} MB", flush=True)
+        if options.only in (None, "get"):
+            measure_get(realm, options.rounds)
+        if options.only in (None, "approve"):
+            measure_approvals(realm, options.rounds, folder)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from trunkline.switchboard.config import ServerConfig
 from trunkline.switchboard.entries import State
 from trunkline.switchboard.events import Close, Dial, Halt, Lost, Opened, Received, Send, ServerEvent, Stop, Tick
 from trunkline.switchboard.mesh import FORGET
+from trunkline.switchboard.policy import Policy, Rule
 from trunkline.switchboard.server import Role, Server
 from trunkline.wire.codec import PREAMBLE, Inbound, decode, encode
 from trunkline.wire.limits import MAX_MEMBERS, MAX_REMOVALS
@@ -28,6 +29,9 @@ CONFIG: Final = ServerConfig(
     max_clients=4,
     max_requests=5,
     name_memory=30.0,
+    policy=Policy(
+        realm="lab", rules=(Rule(("*",), meet=("ann", "ben"), post=("post",)), Rule(("ann",), meet=("",), post=("",)))
+    ),
 )
 _MOST_CONNECTIONS: Final = 8
 _SAID_BY: Final = {Role.CLIENT: FROM_CLIENTS, Role.MATE: (*FROM_MATES[2:-1], *FROM_MATES[2:7])}
@@ -166,7 +170,7 @@ class World:
         self.last -= 1
         conn = self.last
         self.live[conn] = Inbound()
-        self.step(Opened(conn, "somebody"))
+        self.step(Opened(conn, "somebody", self.draws.choice(("switchboard/m", "ann", ""))))
         kind = draws.below(4)
         if kind < 2:
             self.hear(conn, self.said(conn, encode(Hello("fuzz", bool(kind)))))
@@ -183,7 +187,7 @@ class World:
             self.step(Lost(conn, "refused"))
             return
         self.live[conn] = Inbound()
-        self.step(Opened(conn, "z"))
+        self.step(Opened(conn, "z", "switchboard/z"))
         if answer == 1:
             name = draws.choice(("z", "a", "me"))
             self.hear(conn, self.said(conn, encode(MateWelcome(Member(name, draws.below(4), f"{name}:1"), ()))))

@@ -5,10 +5,12 @@ import threading
 from types import TracebackType
 from typing import Self
 
+from tests.realmkit import Realm
 from trunkline.drivers.membership import Membership
 from trunkline.drivers.server_aio import SwitchboardServer
 from trunkline.names import Address
 from trunkline.switchboard.config import ServerConfig
+from trunkline.switchboard.policy import Policy
 
 
 class LiveServer:
@@ -22,6 +24,11 @@ class LiveServer:
         self._member = member
         self._port = 0
         self._thread: threading.Thread | None = None
+
+    @classmethod
+    def of(cls, realm: Realm) -> Self:
+        """Return a server of this realm, where everybody may do everything."""
+        return cls(member=realm.membership("switchboard/live"), policy=Policy(realm=realm.name))
 
     def start(self) -> Self:
         """Return once it listens."""

@@ -638,7 +638,7 @@ def test_the_default_reads_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
             # and no close: the end of the loop closes it
 
     run(main)
-    assert all(loop.is_closed() for loop, _ in aio.default._clients)
+    assert all(loop.is_closed() for loop in aio.default._clients)
 
 
 def test_each_loop_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -649,7 +649,7 @@ def test_each_loop_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
     run(main)
     run(main)
-    assert len([loop for loop, _ in aio.default._clients if not loop.is_closed()]) == 0
+    assert len([loop for loop in aio.default._clients if not loop.is_closed()]) == 0
 
 
 def test_whoever_waits_is_told_of_the_close() -> None:

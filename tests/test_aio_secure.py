@@ -9,8 +9,11 @@ import pytest
 
 from tests.drivers.aiokit import LOOPS, run, server
 from tests.homes import REALM, home
+from tests.realmkit import LiveAuthority
 from trunkline import aio
 from trunkline.aio import Switchboard
+from trunkline.drivers.memberships import Memberships
+from trunkline.drivers.server_aio import SwitchboardServer
 from trunkline.errors import (
     ConfigError,
     InvalidName,
@@ -20,16 +23,22 @@ from trunkline.errors import (
     TrunklineError,
     TrustError,
 )
+from trunkline.switchboard.policy import Policy
 
 Loop = Callable[[], asyncio.AbstractEventLoop]
 either_loop = pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
+
+
+def secured() -> SwitchboardServer:
+    """Return a server of the realm: members speak to no other."""
+    return server(member=REALM.membership("switchboard/s"), policy=Policy(realm=REALM.name))
 
 
 @contextlib.asynccontextmanager
 async def world(folder: Path) -> AsyncIterator[tuple[Switchboard, Switchboard]]:
     """A server, ann's switchboard and ben's."""
     async with (
-        server() as s,
+        secured() as s,
         Switchboard(s.address, home=home(folder / "ann", "ann", default="ann")) as ann,
         Switchboard(s.address, home=home(folder / "ben", "ben", "ops/cy")) as ben,
     ):
@@ -89,7 +98,10 @@ def test_who_is_not_allowed_never_gets_there(tmp_path: Path) -> None:
     async def main() -> None:
         async with world(tmp_path) as (ann, ben), ann.secure_post("vault", allow="ops/*") as post:
             with pytest.raises(MeetTimeout, match="'ben' is not allowed"):
-                await ben.secure_meet("x", "vault", user="ben", peer_user="ann", timeout=0.2)
+                await ben.secure_meet("x", "vault", user="ben", peer_user="ann", timeout=2.0)
+            assert any(
+                "is not allowed" in line for line in await ben.explain("x", "vault", user="ben", peer_user="ann")
+            )
             with pytest.raises(MeetTimeout):
                 await post.accept(timeout=0)
 
@@ -100,7 +112,7 @@ def test_secure_and_plain_never_meet(tmp_path: Path) -> None:
     async def main() -> None:
         async with world(tmp_path) as (ann, ben), ben.post("p"):
             with pytest.raises(MeetTimeout, match="plain"):
-                await ann.secure_meet("a", "p", peer_user="ben", timeout=0.2)
+                await ann.secure_meet("a", "p", peer_user="ben", timeout=2.0)
 
     run(main)
 
@@ -117,16 +129,18 @@ def test_wrong_names(tmp_path: Path) -> None:
                 ann.secure_post("", allow="ben")
             with pytest.raises(InvalidUser):
                 ann.secure_post("p", allow="b**n")
-            for wrong in ({"allow": []}, {"allow": ["ben"] * 17}, {"allow": "ben", "backlog": 0}):
-                with pytest.raises(ValueError, match="1 to"):
-                    ann.secure_post("p", **wrong)
+            with pytest.raises(ValueError, match="1 to"):
+                ann.secure_post("p", allow="ben", backlog=0)
+            for allow in ([], ["ben"] * 17):
+                with pytest.raises(ConfigError, match="1 to 16"):
+                    await ann.secure_post("p", allow=allow)
 
     run(main)
 
 
 def test_homes_that_will_not_do(tmp_path: Path) -> None:
     async def main() -> None:
-        async with server() as s:
+        async with secured() as s:
             async with Switchboard(s.address, home=tmp_path / "none") as board:
                 with pytest.raises(ConfigError, match="belongs to no realm"):
                     await board.secure_meet("a", "b", user="ann", peer_user="ben")
@@ -150,10 +164,10 @@ def test_homes_that_will_not_do(tmp_path: Path) -> None:
 
 def test_the_functions_use_the_home_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRUNKLINE_HOME", str(home(tmp_path, "ann", "ben", default="ann")))
-    monkeypatch.setattr(aio.default, "_members", type(aio.default._members)())
+    monkeypatch.setattr(aio.default, "_memberships", Memberships())
 
     async def main() -> None:
-        async with server() as s:
+        async with secured() as s:
             monkeypatch.setenv("TRUNKLINE_SWITCHBOARDS", str(s.address))
             async with aio.secure_post("p", user="ben", allow="ann") as post:
                 _, writer, _ = await aio.secure_meet("a", "p", peer_user="ben")
@@ -165,4 +179,26 @@ def test_the_functions_use_the_home_of_the_environment(tmp_path: Path, monkeypat
         # and no close: the end of the loop closes memberships, too
 
     run(main)
-    assert not aio.default._members._open
+    assert not aio.default._memberships._opened
+
+
+def test_first_certificates_come_by_themselves(tmp_path: Path) -> None:
+    async def main(address: str) -> None:
+        homes = [REALM.home(tmp_path / user, user, address).path for user in ("ann", "ben")]
+        async with (
+            secured() as s,
+            Switchboard(s.address, home=homes[0]) as ann,
+            Switchboard(s.address, home=homes[1]) as ben,
+        ):
+            assert (await ann.status()).clients == 1
+            async with ben.secure_post("p", allow="ann") as post:
+                (_, writer, peer), (_, writer2, peer2) = await asyncio.gather(
+                    ann.secure_meet("a", "p", peer_user="ben"), post.accept()
+                )
+                assert (peer.user, peer2.user) == ("ben", "ann")
+                writer.close()
+                writer2.close()
+
+    with LiveAuthority(REALM, tmp_path) as live:
+        REALM.approve(live, "ann", "ben")
+        run(lambda: main(live.address))

@@ -22,6 +22,8 @@ from trunkline import (
 )
 from trunkline.drivers.authority_home import AuthorityHome
 from trunkline.drivers.keys import UserKey, generate_p256
+from trunkline.drivers.realm_home import RealmHome
+from trunkline.switchboard.policy import Policy
 
 
 @pytest.fixture(autouse=True)
@@ -87,10 +89,11 @@ def test_errors_are_exceptions():
 
 
 @pytest.fixture
-def realm(tmp_path) -> Iterator[Realm]:
+def realm(tmp_path, monkeypatch) -> Iterator[Realm]:
     """A realm whose authority runs; ann and ben have keys in TRUNKLINE_HOME, and nobody is in the directory."""
     realm = Realm()
-    with LiveAuthority(realm, tmp_path) as live:
+    with LiveAuthority(realm, tmp_path) as live, LiveServer.of(realm) as server:
+        monkeypatch.setenv("TRUNKLINE_SWITCHBOARDS", server.address)
         realm.home(tmp_path, "ann", live.address).save_key("ben", realm.key("ben"))
         yield realm
         connect.default.close()
@@ -148,23 +151,33 @@ def test_encrypt_and_decrypt(realm):
         classic.decrypt(b"hello", -1)
 
 
-def test_securemeet(realm, pool):
+@pytest.fixture
+def ben(realm, tmp_path, monkeypatch) -> Iterator[connect.Switchboard]:
+    """Ben's own switchboard; the server is one that a realm's members use."""
     enter(realm, "ann", "ben")
-    future = pool.submit(classic.securemeet, "you", "me", "ben", "ann")
+    member, policy = realm.membership("switchboard/a"), Policy(realm=realm.name)
+    with LiveServer(member=member, policy=policy) as server:
+        monkeypatch.setenv("TRUNKLINE_SWITCHBOARDS", server.address)
+        authority = RealmHome().settings().authorities
+        with connect.Switchboard(home=realm.home(tmp_path / "ben", "ben", *authority).path) as ben:
+            yield ben
+        connect.default.close()
+
+
+def test_securemeet(ben, pool):
+    future = pool.submit(ben.secure_meet, "you", "me", peer_user="ann")
     mine, yourkey = classic.securemeet("me", "you", "ann", "ben")
-    yours, mykey = future.result()
-    with mine, yours:
-        assert (yourkey.user, mykey.user) == ("ben", "ann")
+    with mine, future.result() as yours:
+        assert yourkey.user == mine.peer.user == "ben"
         assert mine.peer.public_key == yourkey.keys.signing
         mine.sendall(b"hello")
         assert yours.recv(5) == b"hello"
 
 
-def test_securemeet_with_a_key_that_is_changed_meanwhile(realm, pool, monkeypatch):
-    enter(realm, "ann", "ben")
+def test_securemeet_with_a_key_that_is_changed_meanwhile(ben, pool, monkeypatch):
     old = classic.getkey("ben", "ann")
     stale = msgspec.structs.replace(old, keys=UserKey.generate().public)
-    future = pool.submit(connect.secure_meet, "you", "me", user="ben", peer_user="ann")
+    future = pool.submit(ben.secure_meet, "you", "me", peer_user="ann")
     monkeypatch.setattr(classic, "getkey", lambda username, requestername: stale)
     with pytest.raises(NotThatUser, match="was changed while"):
         classic.securemeet("me", "you", "ann", "ben")

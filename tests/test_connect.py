@@ -1,6 +1,7 @@
 import concurrent.futures
 import select
 import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 import trunkline
 from tests.leaks import no_leaks
 from tests.live import LiveServer
+from tests.realmkit import Realm
 from trunkline import connect
 from trunkline.switchboard.config import ClientConfig
+from trunkline.switchboard.policy import Policy
 
 SOON = 20.0
 
@@ -166,3 +169,98 @@ def test_an_empty_list_of_servers_is_a_mistake():
         trunkline.Switchboard([])
     with pytest.raises(trunkline.InvalidAddress):
         trunkline.Switchboard("host:port")
+
+
+# ---- secure meetings -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def realm() -> Realm:
+    return Realm()
+
+
+@pytest.fixture(scope="module")
+def secure_server(realm: Realm) -> Iterator[LiveServer]:
+    member = realm.membership("switchboard/s1")
+    with LiveServer(member=member, policy=Policy(realm=realm.name)) as server:
+        yield server
+
+
+@pytest.fixture
+def boards(realm: Realm, secure_server: LiveServer, tmp_path: Path) -> Iterator[tuple[trunkline.Switchboard, ...]]:
+    """Ann's and ben's: each has the home of a member, with a certificate and a head that were kept."""
+    homes = []
+    for user in ("ann", "ben"):
+        home = realm.home(tmp_path / user, user)
+        home.keep_credential(user, realm.credential(user))
+        home.keep_state(realm.trust().state())
+        homes.append(home.path)
+    ann, ben = (trunkline.Switchboard(secure_server.address, home=home) for home in homes)
+    with ann, ben:
+        yield ann, ben
+
+
+def test_the_secure_tour(boards, pool):
+    ann, ben = boards
+    with ben.secure_post("vault", user="ben", allow=["ann", "ops/*"]) as post:
+        assert repr(post) == "<SecurePost 'vault'>"
+        assert post.name == "vault"
+        future = pool.submit(ann.secure_meet, "alice", "vault", user="ann", peer_user="ben", timeout=SOON)
+        with post.accept(timeout=SOON) as conn, future.result() as theirs:
+            assert isinstance(conn, trunkline.SecureConnection)
+            assert isinstance(conn, ssl.SSLSocket)
+            assert (conn.peer.user, theirs.peer.user) == ("ann", "ben")
+            theirs.sendall(b"gold")
+            assert conn.recv(100) == b"gold"
+    with pytest.raises(trunkline.ClosedError):
+        post.accept()
+
+
+def test_two_secure_meets_with_the_default_users(boards, pool):
+    ann, ben = boards
+    future = pool.submit(ben.secure_meet, "bob", "alice", peer_user="ann", timeout=SOON)
+    with ann.secure_meet("alice", "bob", peer_user="ben", timeout=SOON) as conn, future.result():
+        assert conn.peer.user == "ben"
+
+
+def test_a_secure_post_is_iterated_and_selected(boards):
+    ann, ben = boards
+    with ben.secure_post("vault", allow="ann", unique=True) as post:
+        assert post.secret is not None
+        assert post.generation > 0
+        with ann.secure_meet("alice", "vault", peer_user="ben", timeout=SOON):
+            assert select.select([post], [], [], SOON)[0]
+            for conn in post:
+                conn.close()
+                break
+
+
+def test_a_process_can_be_several_users(realm, secure_server, pool):
+    given = [realm.membership("ann"), realm.membership("ops/joe")]
+    with trunkline.Switchboard(secure_server.address, memberships=given) as board:
+        with board.secure_post("vault", user="ops/joe", allow=["ann"]) as post:
+            future = pool.submit(board.secure_meet, "alice", "vault", peer_user="ops/joe", timeout=SOON)
+            with post.accept(SOON) as conn, future.result() as theirs:
+                assert (conn.peer.user, theirs.peer.user) == ("ann", "ops/joe")
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "part"),
+    [
+        (lambda b: b.secure_meet("a", "a", peer_user="ben"), trunkline.InvalidName, "can't meet itself"),
+        (lambda b: b.secure_meet("a", "b", peer_user="b e n"), trunkline.InvalidUser, "segments"),
+        (lambda b: b.secure_meet("a", "b", user="zoe", peer_user="ben"), trunkline.ConfigError, "zoe"),
+        (lambda b: b.secure_post("a", allow=["*/*/ *"]), trunkline.InvalidUser, "segments"),
+        (lambda b: b.secure_post("a", allow=[]), trunkline.ConfigError, "names nobody"),
+        (lambda b: b.secure_post("a", allow=["x"] * 17), trunkline.ConfigError, "17 patterns"),
+        (lambda b: b.secure_post("a", allow=["x"], backlog=0), ValueError, "backlog"),
+    ],
+)
+def test_what_can_not_be_asked_for_securely(boards, call, kind, part):
+    with pytest.raises(kind, match=part):
+        call(boards[0])
+
+
+def test_without_a_realm_nothing_is_secure(board):
+    with pytest.raises(trunkline.ConfigError, match="belongs to no realm"):
+        board.secure_meet("alice", "bob", peer_user="ben")

@@ -13,7 +13,7 @@ from tests.realmkit import LiveAuthority, Realm
 from trunkline import ConfigError, DecryptError, InvalidUser, NotAllowed, aio, connect
 from trunkline.connect import Switchboard
 
-PATIENCE = 20.0
+PATIENCE = 6.0
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Homes of ann and ben, whose keys are approved by an authority that runs; and where the server is."""
     folder = tmp_path_factory.mktemp("realm")
     realm = Realm()
-    with no_leaks(), LiveAuthority(realm, folder) as authority, LiveServer() as server:
+    with no_leaks(), LiveAuthority(realm, folder) as authority, LiveServer.of(realm) as server:
         realm.approve(authority, "ann", "ben")
         for user in ("ann", "ben"):
             realm.home(folder / user, user, authority.address)

@@ -22,17 +22,16 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
-from trunkline.drivers import sealing, secure_aio
+from trunkline.drivers import secure_aio
 from trunkline.drivers.addresses import place
 from trunkline.drivers.client_aio import AsyncClient
 from trunkline.drivers.home import Home, given_servers
 from trunkline.drivers.meetings_aio import Meeting, Post, Streams, make_streams
-from trunkline.drivers.members import Members
-from trunkline.drivers.membership import Membership
+from trunkline.drivers.memberships import Memberships
 from trunkline.drivers.secure_aio import SecurePost, secure_streams
 from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import SecureConnection
@@ -42,7 +41,7 @@ from trunkline.names import Address, Secret, check_name, check_pair
 from trunkline.switchboard.config import ClientConfig
 from trunkline.switchboard.events import Announced
 from trunkline.users import check_pattern, check_user
-from trunkline.wire.limits import MAX_ALLOW, MAX_BACKLOG, MAX_NOTICE, MAX_SECRET
+from trunkline.wire.limits import MAX_BACKLOG, MAX_NOTICE, MAX_SECRET
 from trunkline.wire.messages import (
     AskStatus,
     Explain,
@@ -52,6 +51,9 @@ from trunkline.wire.messages import (
     PostedName,
     ServerStatus,
 )
+
+if TYPE_CHECKING:
+    from trunkline.drivers.membership import Membership
 
 ANSWER_TIMEOUT: Final = 10.0
 """Seconds that a question to a server may take by default."""
@@ -73,6 +75,8 @@ class Switchboard:
         advertise: addresses at which peers on other hosts can dial this process, instead of what the kernel says.
         timings: settings of `trunkline.switchboard.config.ClientConfig` to change; ``servers``, ``place`` and
             ``notices`` in it are overruled.
+        memberships: users of a realm that this process is, the default one first; by default those whose keys are in
+            ``home``. In a realm, only servers of the realm will do.
     """
 
     def __init__(
@@ -82,14 +86,15 @@ class Switchboard:
         home: str | Path | None = None,
         advertise: Iterable[str] | None = None,
         timings: ClientConfig | None = None,
+        memberships: Iterable["Membership"] = (),
     ) -> None:
         self._servers = given_servers(servers)
         self._home_path = home
         self._advertise = None if advertise is None else tuple(advertise)
         self._timings = timings or ClientConfig()
-        self._clients: dict[tuple[asyncio.AbstractEventLoop, str | None], AsyncClient] = {}
-        """By loop, and by user if it is not the default one: a secured server lets nobody speak for another."""
-        self._members = Members(home)
+        self._clients: dict[asyncio.AbstractEventLoop, dict[Membership | None, AsyncClient]] = {}
+        """Servers know a connection by the user that it proved, so each user has its own; None is the default's."""
+        self._memberships = Memberships(home, memberships)
         self._upkeeps: weakref.WeakKeyDictionary[AsyncClient, Upkeep] = weakref.WeakKeyDictionary()
 
     async def meet(self, me: str, you: str, *, timeout: float | None = None) -> Streams:  # noqa: ASYNC109
@@ -165,9 +170,8 @@ class Switchboard:
     ) -> Streams:
         """Return streams to the process of ``peer_user`` that meets us, which has proved to be that, over TLS 1.3.
 
-        It meets us with ``secure_meet(you, me, ...)`` and the two users the other way round, or posts ``you`` with
-        `secure_post`. Whoever answers under that name and can't prove who it is does not end the call: it goes on
-        with others. Reading ends with an empty read as on any TLS stream; ``writer.write_eof`` can't be used.
+        It meets us with ``secure_meet(you, me, ...)`` and the users the other way round, or posts ``you`` securely. Who
+        can't prove it does not end the call: it goes on with others. ``writer.write_eof`` raises, as on any TLS stream.
 
         Args:
             me: what this process calls itself.
@@ -199,8 +203,7 @@ class Switchboard:
         """Do what `secure_meet` does, and return the `ssl.SSLSocket` itself, which doesn't block."""
         check_pair(me, you)
         check_user(peer_user)
-        member = self._member(user)
-        return await secure_aio.secure_meet(self.client(member), member, me, you, peer_user, timeout)
+        return await secure_aio.secure_meet(*self._secured(user), me, you, peer_user, timeout)
 
     async def secure_meet_datagram(
         self,
@@ -218,7 +221,7 @@ class Switchboard:
         """
         check_pair(me, you)
         check_user(peer_user)
-        return await secure_aio.secure_meet_datagram(self.client(), self._member(user), me, you, peer_user, timeout)
+        return await secure_aio.secure_meet_datagram(*self._secured(user), me, you, peer_user, timeout)
 
     def secure_post(
         self,
@@ -246,22 +249,25 @@ class Switchboard:
 
         Raises:
             InvalidName, InvalidUser: a name can't be used.
-            ConfigError: the home belongs to no realm, or has no key of this user.
-            ValueError: ``allow``, ``backlog`` or ``secret`` is out of its limits.
+            ConfigError: the home belongs to no realm, or has no key of this user; or, when it is entered, ``allow`` is
+                empty or too long.
+            ValueError: ``backlog`` or ``secret`` is out of its limits.
         """
         secret = _checked(name, unique, secret, backlog)
-        patterns = (allow,) if isinstance(allow, str) else tuple(allow)
-        if not 1 <= len(patterns) <= MAX_ALLOW:
-            raise ValueError(f"a post allows 1 to {MAX_ALLOW} users or patterns, not {len(patterns)}")
-        for pattern in patterns:
-            check_pattern(pattern)
-        member = self._members.get(None if user is None else check_user(user))
-
-        def client() -> AsyncClient:
-            return self.client(self._member(user))
+        if isinstance(allow, str):
+            allow = (allow,)  # else each of its letters would be a user
+        patterns = tuple(check_pattern(each) for each in allow)
+        member = self._memberships.get(user)
 
         return SecurePost(
-            client, name, member, patterns, unique=unique, secret=secret, backlog=backlog, datagram=datagram
+            lambda: self._secured(user)[0],
+            name,
+            member,
+            patterns,
+            unique=unique,
+            secret=secret,
+            backlog=backlog,
+            datagram=datagram,
         )
 
     async def encrypt(self, data: bytes | bytearray | memoryview, *, to: str, user: str | None = None) -> bytes:
@@ -276,10 +282,11 @@ class Switchboard:
             ValueError: ``data`` exceeds the limit.
             NotAllowed: ``to`` is not in the directory, or not approved.
             ConfigError: the home belongs to no realm, or has no key of this user.
-            NoAuthority: the directory can't be reached.
-            TrustError: what it says can't be believed.
+            NoAuthority, TrustError: the directory can't be reached, or not be believed.
         """
-        return await asyncio.to_thread(sealing.encrypt, self._member(user), data, to=to)
+        from trunkline.drivers import sealing  # which most programs do without
+
+        return await asyncio.to_thread(sealing.encrypt, self._memberships.get(user), data, to=to)
 
     async def decrypt(self, blob: bytes | bytearray | memoryview, *, user: str | None = None) -> tuple[bytes, str]:
         """Return what was sealed for us, and the user who sealed it: proven, and approved now.
@@ -288,7 +295,9 @@ class Switchboard:
             DecryptError: it was altered, is for another, or its sender is not in order; the text names the step.
             ConfigError, NoAuthority, TrustError: as `encrypt`.
         """
-        return await asyncio.to_thread(sealing.decrypt, self._member(user), blob)
+        from trunkline.drivers import sealing
+
+        return await asyncio.to_thread(sealing.decrypt, self._memberships.get(user), blob)
 
     async def names(self, prefix: str = "", *, timeout: float | None = ANSWER_TIMEOUT) -> list[PostedName]:  # noqa: ASYNC109
         """Return what is posted under names that begin with ``prefix``, in order.
@@ -323,27 +332,26 @@ class Switchboard:
         you: str,
         *,
         datagram: bool = False,
-        user: str = "",
-        peer_user: str = "",
+        user: str | None = None,
+        peer_user: str | None = None,
         timeout: float | None = ANSWER_TIMEOUT,  # noqa: ASYNC109
     ) -> tuple[str, ...]:
         """Return why ``meet(me, you)`` would wait: a line for each thing that may be the reason.
 
-        Args:
-            me: what we would call ourselves.
-            you: whom we would meet.
-            datagram: of a datagram meeting.
-            user: of a secure meeting: who we would be.
-            peer_user: of a secure meeting: whose process the other has to be.
-            timeout: seconds to wait for the answer.
+        With ``datagram`` one for datagrams; with ``peer_user`` a secure one, as ``user`` or the default user.
 
         Raises:
             InvalidName: a name can't be used.
             NoSwitchboard: no server could be reached, or none answered within ``timeout`` seconds.
         """
         check_pair(me, you)
-        question = functools.partial(Explain, me=me, you=you, datagram=datagram, user=user, peer_user=peer_user)
-        answer = await self.client().ask(question, timeout)
+        question = functools.partial(Explain, me=me, you=you, datagram=datagram)
+        if peer_user is None:
+            client = self.client()
+        else:
+            client, member = self._secured(user)
+            question = functools.partial(question, user=member.user or "", peer_user=check_user(peer_user))
+        answer = await client.ask(question, timeout)
         assert isinstance(answer, Explanation), "the machine lets no other answer through"
         return answer.lines
 
@@ -374,7 +382,7 @@ class Switchboard:
             kept.append(payload)
             came.set()
 
-        client = self._new_client(noticed)
+        client = self._new_client(self._memberships.known(), noticed)
         try:
             while True:
                 await came.wait()
@@ -387,8 +395,7 @@ class Switchboard:
 
     async def close(self) -> None:
         """Withdraw what this loop's calls want, end their posts, close the connections. A later call starts afresh."""
-        loop = asyncio.get_running_loop()
-        for client in [self._clients.pop(key) for key in list(self._clients) if key[0] is loop]:
+        for client in self._clients.pop(asyncio.get_running_loop(), {}).values():
             client.close()
 
     async def __aenter__(self) -> Self:
@@ -399,42 +406,41 @@ class Switchboard:
     ) -> None:
         await self.close()
 
-    def _member(self, user: str | None) -> Membership:
-        """Return our user's membership, and keep it fresh for as long as this loop's client is open."""
-        member = self._members.get(None if user is None else check_user(user))
+    def client(self, member: "Membership | None" = None) -> AsyncClient:
+        """Return the running loop's client: of ``member``, or of the default user if there is a realm."""
+        loop = asyncio.get_running_loop()
+        mine = self._clients.get(loop)
+        if mine is None:
+            for other in [other for other in self._clients if other.is_closed()]:
+                for client in self._clients.pop(other).values():
+                    client.abandon()
+            mine = self._clients[loop] = {}
+        found = mine.get(member)
+        if found is None or found.closed:
+            for gone in [key for key, client in mine.items() if client.closed]:
+                del mine[gone]
+            who = self._memberships.known() if member is None else member
+            found = mine[member] = mine.get(who) or self._new_client(who)
+            mine[who] = found
+        return found
+
+    def _secured(self, user: str | None) -> tuple[AsyncClient, "Membership"]:
+        """Return our user's client and membership, which stays fresh for as long as that is open."""
+        member = self._memberships.get(user)
         client = self.client(member)
-        upkeep = self._upkeeps.get(client)
-        if upkeep is None:
+        if client not in self._upkeeps:
             upkeep = self._upkeeps[client] = Upkeep(client.loop)
             client.at_close.append(upkeep.close)
-            client.at_close.append(self._closed)
-        upkeep.add(member)
-        return member
+            upkeep.add(member)
+        return client, member
 
     def _closed(self) -> None:
-        if all(client.closed for client in self._clients.values()):
-            self._members.close()
+        """One client is closed; with the last one, the memberships are."""
+        if all(client.closed for clients in self._clients.values() for client in clients.values()):
+            self._memberships.close()
 
-    def client(self, member: Membership | None = None) -> AsyncClient:
-        """Return the running loop's client: that of the default user, or the one that proves ``member`` to servers."""
-        loop = asyncio.get_running_loop()
-        key = (loop, None if member is None else self._apart(member))
-        client = self._clients.get(key)
-        if client is None or client.closed:
-            for other in [other for other in self._clients if other[0].is_closed()]:
-                self._clients.pop(other).abandon()
-            client = self._clients[key] = self._new_client(user=key[1])
-        return client
-
-    def _apart(self, member: Membership) -> str | None:
-        """Return the user of a membership that needs connections to servers of its own; None if it is the default."""
-        if not Home(self._home_path).in_realm or member is self._members.get(None):
-            return None
-        return member.user
-
-    def _new_client(self, noticed: Callable[[bytes], None] | None = None, *, user: str | None = None) -> AsyncClient:
+    def _new_client(self, member: "Membership | None", noticed: Callable[[bytes], None] | None = None) -> AsyncClient:
         home = Home(self._home_path)
-        member = self._members.get(user) if home.in_realm else None
         config = msgspec.structs.replace(
             self._timings,
             servers=home.switchboards() if self._servers is None else self._servers,
@@ -442,7 +448,9 @@ class Switchboard:
             notices=noticed is not None,
         )
         addresses = home.settings().advertise if self._advertise is None else self._advertise
-        return AsyncClient(config, remember=home.remember, addresses=addresses, noticed=noticed, member=member)
+        client = AsyncClient(config, remember=home.remember, addresses=addresses, noticed=noticed, member=member)
+        client.at_close.append(self._closed)
+        return client
 
     async def _meet(
         self, me: str, you: str, seconds: float | None, *, datagram: bool = False, streams: bool = False

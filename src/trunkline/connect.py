@@ -5,8 +5,8 @@ which reads its settings from the environment and TRUNKLINE_HOME when it is firs
 """
 
 import functools
-import threading
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -198,7 +198,7 @@ class Switchboard:
 
     def _client_of(self, member: "Membership") -> BlockingClient:
         """Return the client whose connection to the servers proves this user: a secured one lets none other speak."""
-        if not Home(self._home_path).in_realm or member is self._memberships.get(None) or member.user is None:
+        if member is self._memberships.known() or member.user is None:
             return self._client
         with self._lock:
             client = self._others.get(member.user)
@@ -209,7 +209,7 @@ class Switchboard:
 
     def _configure(self, user: str | None = None) -> tuple[ClientConfig, tuple[str, ...] | None, RealmMember | None]:
         home = self._home = Home(self._home_path)
-        member = self._memberships.get(user) if home.in_realm else None
+        member = self._memberships.known() if user is None else self._memberships.get(user)
         if member is not None:
             member.ready(ANSWER_TIMEOUT)
         servers = home.switchboards() if self._servers is None else self._servers
@@ -357,6 +357,8 @@ class Switchboard:
         if isinstance(allow, str):
             allow = (allow,)  # else each of its letters would be a user
         patterns = tuple(check_pattern(each) for each in allow)
+        if not patterns:
+            raise ConfigError("allow names nobody: a secure post has 1 to 16 users, or patterns of users")
         secret = _checked_offer(backlog, secret, unique=unique)
         member = self._memberships.get(user)
         member.ready()
@@ -446,8 +448,8 @@ class Switchboard:
         you: str,
         *,
         datagram: bool = False,
-        user: str = "",
-        peer_user: str = "",
+        user: str | None = None,
+        peer_user: str | None = None,
         timeout: float | None = ANSWER_TIMEOUT,
     ) -> tuple[str, ...]:
         """Return why ``meet(me, you)`` would wait: a line for each thing that may be the reason.
@@ -456,17 +458,22 @@ class Switchboard:
             me: what we would call ourselves.
             you: whom we would meet.
             datagram: of a datagram meeting.
-            user: of a secure meeting: who we would be.
-            peer_user: of a secure meeting: whose process the other has to be.
+            user: of a secure meeting: who we would be; None is the default user.
+            peer_user: of a secure meeting: whose process the other has to be; None asks about a plain one.
             timeout: seconds to wait for the answer.
+
 
         Raises:
             InvalidName: a name can't be used.
             NoSwitchboard: no server could be reached.
         """
         check_pair(me, you)
-        question = functools.partial(Explain, me=me, you=you, datagram=datagram, user=user, peer_user=peer_user)
-        answer = self._client.ask(question, timeout)
+        question, client = functools.partial(Explain, me=me, you=you, datagram=datagram), self._client
+        if peer_user is not None:
+            member = self._memberships.get(user)
+            client = self._client_of(member)
+            question = functools.partial(question, user=member.user or "", peer_user=check_user(peer_user))
+        answer = client.ask(question, timeout)
         assert isinstance(answer, Explanation), "the machine lets no other answer through"
         return answer.lines
 

@@ -99,4 +99,4 @@ def test_a_name_that_cannot_be_is_refused():
     bad = signed(Insert(ADMIN.realm, "a b", bytes(32), ANN.keys), ANN)
     answers = desk.ask(msg.Submit(0, bad), msg.Issue(0, "..", b"", WALL, b""))
     assert all(isinstance(each, msg.Denied) for each in answers)
-    assert desk.saves == 0
+    assert desk.store.size() == 0

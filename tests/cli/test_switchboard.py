@@ -151,8 +151,8 @@ def test_in_a_home_with_a_realm_it_is_secured(lost, realm_home):
     realm, _ = realm_home
     (lost.home / "policy.toml").write_text("require_user = true")
     server = lost.start("switchboard", "--listen", "127.0.0.1:0")
-    line = r"listens on 127\.0\.0\.1:(\d+), secured by the realm lab.example as switchboard/a1, every client proves its user$"
-    port = int(server.wait_for_line(line, WITHIN)[1])
+    secured = "secured by the realm lab.example as switchboard/a1, every client proves its user"
+    port = int(server.wait_for_line(rf"listens on 127\.0\.0\.1:(\d+), {secured}$", WITHIN)[1])
     with socket.create_connection(("127.0.0.1", port)) as sock:
         with realm.membership("ann").tls_client().wrap_socket(sock) as tls:
             assert check_server(realm.membership("ann"), tls).user == "switchboard/a1"

@@ -55,7 +55,8 @@ def test_a_user_is_inserted_approved_and_certified(realm: Realm, tmp_path: Path)
             client.trust.update_head(head, realm.wall)
             assert client.trust.check_leaf(issued.chain[0], realm.wall).user == "ann"
             about = server.status()
-            assert (about.size, about.clients, about.saves, about.failures) == (2, 1, 3, 0)
+            assert (about.size, about.clients, about.failures) == (2, 1, 0)
+            assert about.saves >= 3
             again = await client.ask(Submit(7, requests.insert(*_taken(realm))))
             assert isinstance(again, Denied)
             assert (again.query, again.code) == (7, NameTaken.code)

@@ -266,7 +266,7 @@ def test_what_is_not_there_is_not_made_up(tmp_path: Path, database: str) -> None
     with pytest.raises(StoreFailed, match="no such database: make it with `createdb`"):
         open_store(database.replace("/directory", "/never"), REALM)
     with pytest.raises(StoreFailed, match="does not answer: see whether it runs"):
-        open_store(database.replace("host=", f"host={tmp_path}"), REALM)
+        open_store("postgresql://postgres@/db?host=/nowhere", REALM)
     (tmp_path / "empty.sqlite").touch()
     with pytest.raises(ConfigError, match="none of our tables"):
         open_store(tmp_path / "empty.sqlite", REALM)

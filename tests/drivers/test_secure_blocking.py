@@ -320,3 +320,12 @@ def test_the_second_meeting_resumes_the_first(new_client, ann, ben):
             reused.append(conn.session_reused)
             assert isinstance(conn, socket.socket)
     assert reused == [False, True, True]
+
+
+def test_closing_a_post_hangs_up_on_who_was_not_accepted(new_client, ann, ben):
+    client = new_client()
+    offer = post(client, ben)
+    with secure_meet(new_client(), ann, "alice", "vault", "ben", SOON) as conn:
+        assert select.select([client.bell(offer)], [], [], SOON)[0]
+        client.close_post(offer)
+        assert conn.recv(1) == b""

@@ -298,6 +298,30 @@ def test_a_bad_certificate_on_the_side_that_dials(realm, ben, bad, pair):
     fails(a, TrustError, "the peer does not accept ours")
 
 
+@pytest.mark.parametrize("pair", [socket.socketpair, tcp])
+def test_a_peer_that_refuses_and_is_gone_before_we_write(realm, ben, pair):
+    """Then it is the write that fails; why, is still there to be read."""
+    ann = expired(realm, "ann")
+    two = Two(ann, ben, pair=pair)
+    ann.judge = lambda identity: two.step(1)
+    a, b = two.run().end()
+    fails(b, TrustError, "certificate has expired")
+    fails(a, TrustError, "the peer does not accept ours", "certificate expired")
+
+
+def test_a_peer_that_is_gone_before_we_write_and_has_said_nothing(realm, ben):
+    ann = realm.member("ann")
+    two = Two(ann, ben)
+
+    def go_away(identity: object) -> None:
+        two.conns[1].close()
+        two.outcomes[1] = LinkClosed("gone")
+
+    ann.judge = go_away
+    a, _ = two.run().end()
+    fails(a, LinkClosed)
+
+
 def test_no_certificate_at_all(realm, ben):
     a, b = meet(realm.impostor("ann", (), new_key()), ben)
     fails(b, TrustError, "the peer shows none")

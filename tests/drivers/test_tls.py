@@ -1,5 +1,6 @@
 """TLS between members: 1.3 only, both sides of one root, resumed when they know each other."""
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -72,9 +73,16 @@ def test_both_sides_prove_themselves(realm):
 
 
 def test_certificates_in_memory_buffers_too(realm):
-    context = client_context(realm.root, None)
-    tls = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
-    assert tuple(peer_chain(tls)) == ()
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ann, ben = realm.credential("ann"), realm.credential("ben")
+    client = client_context(realm.root, ann).wrap_bio(to_client, to_server)
+    server = server_context(realm.root, ben).wrap_bio(to_server, to_client, server_side=True)
+    for end in (client, server, client, server):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    assert peer_certificate(client) == ben.chain[0]
+    assert tuple(peer_chain(client)) == ben.chain[1:]
+    assert tuple(peer_chain(server)) == ann.chain[1:]
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2])

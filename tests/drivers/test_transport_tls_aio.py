@@ -507,9 +507,9 @@ class Stubborn(ssl.SSLSocket):
         if self.balks.get(call):
             raise self.balks[call].pop()
 
-    def recv(self, *args: Any) -> bytes:
-        self._balk("recv")
-        return super().recv(*args)
+    def read(self, *args: Any) -> Any:
+        self._balk("read")
+        return super().read(*args)
 
     def send(self, *args: Any) -> int:
         self._balk("send")
@@ -537,7 +537,7 @@ async def stubborn(
 def test_reading_that_wants_to_write() -> None:
     async def main() -> None:
         told = Told()
-        how = functools.partial(stubborn, recv=[ssl.SSLWantWriteError])
+        how = functools.partial(stubborn, read=[ssl.SSLWantWriteError])
         async with world(how, told) as (_, far):
             await far.send(b"x")
             await until(lambda: told.data == b"x")
@@ -596,7 +596,8 @@ def test_a_protocol_without_room() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
         told = ToldByBuffer(0)
         async with world(ours, told) as (_, far):
-            await far.send(b"x")
+            with contextlib.suppress(ConnectionError):  # the session ticket may have been too much already
+                await far.send(b"x")
             await until(lambda: told.lost)
             assert "empty buffer" in str(reports[0]["exception"])
 

@@ -1,10 +1,13 @@
 import socket
+import ssl
+import threading
 from collections import deque
 from collections.abc import Iterator
 
 import pytest
 
 from tests.deaf import deaf_listener
+from tests.realmkit import Realm
 from trunkline.drivers import uplinks_blocking
 from trunkline.drivers.pollers import Pollers
 from trunkline.drivers.uplinks_blocking import Uplinks
@@ -168,3 +171,105 @@ def test_a_server_that_never_reads_is_given_up(world, monkeypatch):
         lost = world.turn()
         assert isinstance(lost, Lost)
         assert "unread" in lost.reason
+
+
+# ---- with a realm ------------------------------------------------------------------------------------------------
+
+REALM = Realm("lab.example")
+
+
+class Secured(World):
+    """The same, whose servers have to be of a realm."""
+
+    def __init__(self, user: str = "switchboard/a") -> None:
+        super().__init__()
+        self.member = REALM.membership("ann")
+        self.server = REALM.membership(user)
+        self.uplinks = Uplinks(self.pollers, self.events, 30.0, member=self.member)
+
+    def accept(self) -> ssl.SSLSocket:
+        """Dial, and shake hands as a server that waits, in a thread."""
+        self.uplinks.dial(Dial(1, self.address))
+        accepted: list[ssl.SSLSocket] = []
+
+        def serve() -> None:
+            sock, _ = self.listener.accept()
+            context = self.server.tls_server(required=False)
+            accepted.append(context.wrap_socket(sock, server_side=True))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        while thread.is_alive() or not self.events:
+            self.pollers.handle(self.pollers.wait(0.01))
+        self.uplinks.flush()
+        return accepted[0]
+
+
+@pytest.fixture
+def secured():
+    made = Secured()
+    yield made
+    made.uplinks.abandon()
+    made.pollers.close()
+    made.listener.close()
+
+
+def test_tls_both_ways(secured):
+    with secured.accept() as server:
+        assert secured.turn() == Opened(1, str(secured.address))
+        assert server.recv(100) == PREAMBLE
+        for number in range(2000):  # more than a record, and than the kernel takes
+            secured.uplinks.send(Send(1, AskStatus(number)))
+        secured.uplinks.flush()
+        wanted = b"".join(encode(AskStatus(number)) for number in range(2000))
+        got = b""
+        while len(got) < len(wanted):
+            got += server.recv(65536)
+            secured.pollers.handle(secured.pollers.wait(0))
+            secured.uplinks.flush()
+        assert got == wanted
+        server.sendall(PREAMBLE + encode(Alive()) * 10_000)
+        for _ in range(10_000):
+            assert secured.turn() == Received(1, Alive())
+        secured.uplinks.close(Close(1))
+        assert server.recv(1) == b""  # "close notify", no cut
+
+
+def test_who_answers_is_no_server_of_the_realm(secured):
+    secured.server = REALM.membership("eve")
+    with secured.accept():
+        lost = secured.turn()
+        assert "is of 'eve', and a switchboard server of 'lab.example'" in lost.reason
+
+
+def test_a_server_that_ends_with_tls(secured):
+    with secured.accept() as server:
+        secured.turn()
+        server.close()
+    assert isinstance(secured.turn(), Lost)
+
+
+def test_what_a_server_proved_is_looked_at_again(secured):
+    with secured.accept():
+        assert isinstance(secured.turn(), Opened)
+        due = secured.uplinks.next_deadline()
+        assert secured.uplinks.timed
+        secured.uplinks.handle_timer(due - 1)
+        secured.uplinks.handle_timer(due)
+        assert not secured.events
+        assert secured.uplinks.next_deadline() > due
+        secured.member._wall = lambda: REALM.wall + 200 * 86400
+        secured.uplinks.handle_timer(secured.uplinks.next_deadline())
+        lost = secured.turn()
+        assert isinstance(lost, Lost)
+        assert "expired" in lost.reason
+    assert not secured.uplinks.timed
+
+
+def test_a_tls_handshake_that_takes_too_long(secured):
+    secured.uplinks.dial(Dial(1, secured.address))
+    sock, _ = secured.listener.accept()
+    with sock:
+        secured.pollers.handle(secured.pollers.wait(20))
+        secured.uplinks.handle_timer(secured.uplinks.next_deadline())
+        assert "no answer within 30 s" in secured.turn().reason

@@ -1,4 +1,4 @@
-"""The authority's machine: requests in, saves and answers out (docs/spec/authority.md section 5).
+"""The authority's machine: requests in, saves and answers out (docs/spec/authority.md section 10).
 
 Whatever it answers to a write is on disk before. All writes that are there at once make one save and one head.
 """

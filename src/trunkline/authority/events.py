@@ -1,4 +1,4 @@
-"""What goes into the machines of the authority and comes out: closed sets (docs/spec/authority.md section 5).
+"""What goes into the machines of the authority and comes out: closed sets (docs/spec/authority.md section 10).
 
 `Directory` and `Replica` are of the Server shape: ``step(event, now) -> list[Effect]`` and ``next_deadline()``. They
 know no connections: a driver decodes requests, hands over all that are there at once, and bounds how many each

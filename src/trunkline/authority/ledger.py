@@ -9,7 +9,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from trunkline.authority.mapping import map_key, record_hash
-from trunkline.authority.merkle import consistency_ranges, inclusion_ranges, statement_hash
+from trunkline.authority.merkle import consistency_ranges, statement_hash
 from trunkline.authority.messages import MapProof
 from trunkline.authority.nodes import Nodes
 from trunkline.authority.pages import Map, page_keys
@@ -138,9 +138,13 @@ class Ledger:
             The map's proof, the inclusion proof (empty without ``index``), and the consistency proof.
         """
         key = map_key(user)
-        leaf = [] if index is None else inclusion_ranges(index, self.size)
-        self._read(self._tiles.names(leaf), page_keys((key,), self.size))
-        return self._map.prove(key)[1], self._tiles.hashes(leaf), self.consistency(since)
+        pages = page_keys((key,), self.size)
+        if index is None:
+            self._read((), pages)
+            return self._map.prove(key)[1], (), self.consistency(since)
+        way = self._tiles.way(index)
+        self._read(self._tiles.way_names(way), pages)
+        return self._map.prove(key)[1], self._tiles.inclusion(way), self.consistency(since)
 
     def consistency(self, since: int) -> tuple[bytes, ...]:
         """Return the proof that the log goes on from its first ``since`` statements; none if it never had so many.

@@ -79,7 +79,9 @@ def climb(key: bytes, node: bytes, siblings: Sequence[bytes]) -> bytes:
         depth -= 1
         if len(sibling) != HASH_SIZE:
             raise BadProof(f"a proof holds {len(sibling)} bytes where a hash of {HASH_SIZE} belongs")
-        node = inner_node(sibling, node) if bit(key, depth) else inner_node(node, sibling)
+        # `bit` and `inner_node` written out: a look-up takes some twenty of them, and the calls took half of its time.
+        right = key[depth >> 3] >> (7 - (depth & 7)) & 1
+        node = sha256(b"\3" + sibling + node if right else b"\3" + node + sibling).digest()
     return node
 
 

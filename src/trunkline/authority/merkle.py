@@ -60,15 +60,18 @@ def fold(hashes: Sequence[bytes]) -> bytes:
     return result
 
 
-def inclusion_ranges(index: int, size: int) -> list[tuple[int, int]]:
+def inclusion_ranges(index: int, size: int, width: int = 1) -> list[tuple[int, int]]:
     """Return the ranges of leaves whose hashes prove that leaf ``index`` is in the tree of ``size``, deepest first.
 
     This is PATH(m, D[n]) of RFC 6962 section 2.1.1.
+
+    Args:
+        width: leave out what proves it within the complete subtree of so many leaves.
     """
     assert 0 <= index < size, f"leaf {index} is not in a tree of {size}"
     ranges: list[tuple[int, int]] = []
     start, stop = 0, size
-    while stop - start > 1:
+    while stop - start > width:
         split = start + _split(stop - start)
         if index < split:
             ranges.append((split, stop))

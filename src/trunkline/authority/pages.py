@@ -1,4 +1,4 @@
-"""The map as it is stored: pages of four levels (docs/spec/authority.md section 5).
+"""The map as it is stored: pages of four levels (docs/spec/authority.md section 10).
 
 A page stands at a depth that is a multiple of four, for every subtree there that has two leaves or more; the root's
 stands also when there are fewer. It has sixteen slots, one for each subtree four levels below: empty, a lone leaf, or
@@ -193,14 +193,21 @@ class Map:
                 assert depth == 0, "a page is missing: the store was altered by others"
                 return None, MapProof(())
             slot = SLOTS + _slot(key, depth)
-            for shift in range(LEVELS, -1, -1):
-                lone = page[slot >> shift]
+            number = 1
+            for shift in (3, 2, 1, 0, None):
+                lone = page[number]
                 if lone == _NONE:
                     return None, MapProof(tuple(reversed(siblings)))
                 if lone != _MANY:
                     return _ended(key, read_leaf(page, lone), siblings)
-                if shift:
-                    siblings.append(read_node(page, slot >> (shift - 1) ^ 1))
+                if shift is not None:
+                    number = slot >> shift
+                    other = number ^ 1
+                    if page[other] == _MANY:  # as read_node does; most are such, and a look-up needs some twenty
+                        at = _NODES + HASH_SIZE * page.count(_MANY, 1, other)
+                        siblings.append(page[at : at + HASH_SIZE])
+                    else:
+                        siblings.append(read_node(page, other))
             depth += LEVELS
 
 

@@ -1,4 +1,4 @@
-"""Certificates: who gets one, and which were revoked before they expired (docs/spec/authority.md section 3)."""
+"""Certificates: who gets one, and which were revoked before they expired (docs/spec/authority.md section 7)."""
 
 from collections.abc import Hashable
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""A machine that follows an authority, answers everything but writes, and can't lie (docs/spec/authority.md section 7).
+"""A machine that follows an authority, answers everything but writes, and can't lie (docs/spec/authority.md section 9).
 
 It shows the heads that the authority signed, word for word, and only those whose log and map it has computed itself
 from the statements, each judged by the rules. So it finds out if the authority breaks them, and whoever asks the

@@ -1,4 +1,4 @@
-"""What an authority keeps: how it is read, and what one save writes (docs/spec/authority.md section 5).
+"""What an authority keeps: how it is read, and what one save writes (docs/spec/authority.md section 10).
 
 The machines of this package read through a `Reader` and write by the effect `Save`, which carries one `Batch`. The SQL
 store implements both for real; `MemoryStore` does for tests and the simulator.

@@ -1,4 +1,4 @@
-"""The log's tree as it is stored: tiles of four levels (docs/spec/authority.md section 5).
+"""The log's tree as it is stored: tiles of four levels (docs/spec/authority.md section 10).
 
 Tile ``(t, i)`` holds the hashes of up to sixteen complete subtrees of level ``4 t``, from place ``16 i`` on. What was
 complete once stays as it is, so a tile only ever grows. Once it is full, the hashes of the three levels above follow:
@@ -13,12 +13,16 @@ from trunkline.authority.merkle import (
     Subtree,
     complete_subtrees,
     fold,
+    inclusion_ranges,
     node_hash,
 )
 from trunkline.authority.nodes import Nodes
 from trunkline.authority.statements import HASH_SIZE
 
 Ranges = Iterable[tuple[int, int]]
+
+Way = tuple[list[tuple[bytes, int]], list[tuple[int, int]]]
+"""The full tiles above a leaf with the place in each, and what a proof consists of beyond them."""
 
 LEVELS: Final = 4
 WIDTH: Final = 1 << LEVELS
@@ -77,6 +81,35 @@ class Tiles:
     def root(self) -> bytes:
         """Return the Merkle tree hash of all leaves."""
         return fold(self._peaks) if self._peaks else EMPTY_ROOT
+
+    def way(self, index: int) -> Way:
+        """Return where a proof that leaf ``index`` is in the log is to be found."""
+        tiles: list[tuple[bytes, int]] = []
+        place, full = index, self.size >> LEVELS
+        while place >> LEVELS < full:
+            tiles.append((tile_key(len(tiles), place >> LEVELS), place % WIDTH))
+            place >>= LEVELS
+            full >>= LEVELS
+        return tiles, inclusion_ranges(index, self.size, 1 << LEVELS * len(tiles))
+
+    def way_names(self, way: Way) -> list[bytes]:
+        """Return the names of the tiles that `inclusion` reads."""
+        tiles, rest = way
+        return [name for name, _ in tiles] + self.names(rest)
+
+    def inclusion(self, way: Way) -> tuple[bytes, ...]:
+        """Return the proof that the leaf whose `way` it is is in the log."""
+        tiles, rest = way
+        proof: list[bytes] = []
+        for name, place in tiles:
+            tile = self._nodes.get(name)
+            assert tile is not None, "a tile is missing: the store was altered by others"
+            assert len(tile) == FULL, "a tile is cut: the store was altered by others"
+            for row in range(LEVELS):
+                at = (2 * WIDTH - (2 * WIDTH >> row) + (place >> row ^ 1)) * HASH_SIZE
+                proof.append(tile[at : at + HASH_SIZE])
+        proof.extend(self.hashes(rest))
+        return tuple(proof)
 
     def names(self, ranges: Ranges) -> list[bytes]:
         """Return the names of the tiles that `hashes` reads."""

@@ -3,7 +3,7 @@
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -12,10 +12,13 @@ from trunkline.cli.common import Common, more_descriptors, run, run_service
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trunkline.authority.certificates import Anchor
     from trunkline.drivers.audit import Report
     from trunkline.drivers.authority_home import AuthorityHome
     from trunkline.drivers.authority_server import Server
     from trunkline.names import Address, Secret
+
+ANYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound to here
 
 AdminDir = Annotated[
     Path | None,
@@ -103,7 +106,7 @@ def init(
         certificate = home.sign_request(home.make_request(settings), time.time(), passphrase)
         home.install(certificate, time.time(), anchor.certificate)
         _create_store(home, store)
-        _become_member(home, realm, settings.listen)
+        _join(home, anchor, settings.listen)
     common.tell(f"realm {realm}")
     common.tell(f"fingerprint {fingerprint_text(anchor.key_id)}")
     common.tell(f"the root's key is in {home.admin}: whoever has it decides who is who; keep a copy off line")
@@ -346,23 +349,28 @@ def _home(common: Common, admin: Path | None = None) -> "AuthorityHome":
     return AuthorityHome(Home(common.home).path, admin)
 
 
-def _become_member(home: "AuthorityHome", realm: str, listen: tuple[str, ...]) -> None:
-    """Let the commands of this home find the authority: `key`, `invite` and all others."""
-    from trunkline.authority.certificates import fingerprint_text
-    from trunkline.drivers.realm_home import RealmHome, RealmSettings
-
-    member = RealmHome(home.path)
-    if not member.has_realm:
-        root = home.admin_root()
-        member.join(root.certificate, RealmSettings(realm, fingerprint_text(root.key_id), listen))
-
-
 def _create_store(home: "AuthorityHome", store: str | None) -> None:
     from trunkline.drivers.disk import open_store
 
     loaded = home.load()
     where = store or loaded.settings.store or home.store
     open_store(where, loaded.issuer.fingerprint, create=True, write=False).close()
+
+
+def _join(home: "AuthorityHome", anchor: "Anchor", listen: "tuple[str, ...]") -> None:
+    """Make the home a member's too, so that the administrator's commands find the authority."""
+    from trunkline.authority.certificates import fingerprint_text
+    from trunkline.drivers.authority_home import DEFAULT_PORT
+    from trunkline.drivers.realm_home import RealmHome, RealmSettings
+    from trunkline.names import Address
+
+    member = RealmHome(home.path)
+    if member.has_realm:
+        return
+    at = [Address.parse(text, DEFAULT_PORT) for text in listen]
+    dialled = [Address("127.0.0.1", each.port) if each.host in ANYWHERE else each for each in at]
+    settings = RealmSettings(anchor.realm, fingerprint_text(anchor.key_id), tuple(map(str, dialled)))
+    member.join(anchor.certificate, settings)
 
 
 def _passphrase() -> "Secret | None":

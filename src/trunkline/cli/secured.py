@@ -69,7 +69,9 @@ class Security:
 
     async def explain(self, switchboard: "Switchboard", me: str, you: str) -> tuple[str, ...]:
         """Return why such a meeting waits."""
-        return await switchboard.explain(me, you, user=self.user, peer_user=self.peers[0] if self.user else "")
+        return await switchboard.explain(
+            me, you, user=self.user or None, peer_user=self.peers[0] if self.user else None
+        )
 
 
 def security(

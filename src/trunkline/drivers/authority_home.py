@@ -14,7 +14,6 @@ other way round will do: the authority makes a request, the administrator signs 
 authority installs the certificate.
 """
 
-import os
 import secrets
 import ssl
 from pathlib import Path
@@ -300,4 +299,4 @@ def certificates_pem(certificates: tuple[bytes, ...]) -> bytes:
 def _write_certificates(file: Path, certificates: tuple[bytes, ...]) -> None:
     data = certificates_pem(certificates)
     write_secret(file, data, replace=True)
-    os.chmod(file, 0o644)
+    file.chmod(0o644)  # certificates are no secret

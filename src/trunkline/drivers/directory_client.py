@@ -260,7 +260,7 @@ class DirectoryClient:
     def _check_current(self, asked: Request) -> None:
         """Ask again if another thread has learnt of a newer head meanwhile: the proof would not fit that."""
         if isinstance(asked, AskHead | Get) and asked.size != self._trust.size:
-            raise _Outrun()
+            raise _Outrun
 
     def _verify(self, certificate: bytes, chain: Sequence[bytes]) -> Identity:
         with self._lock:

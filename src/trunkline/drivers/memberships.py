@@ -33,14 +33,9 @@ class Memberships:
             ConfigError: there is no realm here, or no key of that user.
             TrustError: what is kept about the realm does not hold.
         """
-        from trunkline.drivers.membership import Membership  # X.509 takes its time, which plain meetings need not
-        from trunkline.drivers.realm_home import RealmHome
-
         with self._lock:
             found = self._given.get(user if user is not None else self._first) or self._opened.get(user)
-            if found is None:
-                found = self._opened[user] = Membership.open(RealmHome(self._home), user)
-            return found
+            return found or self._open(user)
 
     def known(self) -> "Membership | None":
         """Return the default user's membership if this process is of a realm at all, else None.
@@ -48,9 +43,21 @@ class Memberships:
         Raises:
             ConfigError, TrustError: as `get`.
         """
-        if not self._given and not (Home(self._home).path / "realm.toml").exists():
-            return None
-        return self.get(None)
+        if self._given or None in self._opened or Home(self._home).in_realm:
+            return self.get(None)
+        return None
+
+    def _open(self, user: str | None) -> "Membership":
+        from trunkline.drivers.membership import Membership  # X.509 takes its time, which plain meetings need not
+        from trunkline.drivers.realm_home import RealmHome
+
+        found = Membership.open(RealmHome(self._home), user)
+        for each in self._opened.values():
+            if each.user == found.user:  # the default user, by name this time, or the other way round
+                found.close()
+                found = each
+        self._opened[user] = found
+        return found
 
     def close(self) -> None:
         """End what runs for the memberships that were opened here. A later `get` opens them anew."""

@@ -1,4 +1,4 @@
-"""Reading ``policy.toml``: what users may do on a server of this home (docs/spec/authority.md section 8).
+"""Reading ``policy.toml``: what users may do on a server of this home (docs/spec/switchboard.md section 15).
 
 require_user = false      # whether clients without a certificate may lodge nothing
 plain = false             # whether clients may connect without TLS

@@ -127,7 +127,7 @@ class Renewals:
                 came = self._fetch_head() if isinstance(job, FetchHead) else self._renew()
             except TrunklineError as error:
                 failure, came = error, Failed(isinstance(job, Renew), str(error))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a mistake of ours; who waits is told all the same
                 _log.exception("the membership can't be kept up to date")
                 failure = ClosedError(f"the membership can't be kept up to date: {type(error).__name__}: {error}")
                 came = Failed(isinstance(job, Renew), str(failure))

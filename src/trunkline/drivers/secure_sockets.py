@@ -383,7 +383,7 @@ class SecureHandshake:
         In TLS 1.3 the client is done before the server has looked at its certificate, so the alert comes later
         (RFC 8446 section 4.4.2.4 and appendix E.1), and it is the read that finds it.
         """
-        if isinstance(error, ssl.SSLError) or self._confirmation is None:
+        if self._confirmation is None or (isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError)):
             return error
         try:
             self.tls.read(1)

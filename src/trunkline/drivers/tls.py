@@ -138,6 +138,8 @@ def peer_chain(peer: TlsPeer) -> Iterator[bytes]:
     Public from Python 3.13 on; what the older ones have is the same function without a promise, so that it may be
     missing: then an authority's new certificate is known only after the next head.
     """
+    if peer_certificate(peer) is None:
+        return  # Python 3.13 stumbles over that
     inner: Any = peer if hasattr(peer, "get_unverified_chain") else getattr(peer, "_sslobj", None)
     read: Callable[[], list[Any] | None] = getattr(inner, "get_unverified_chain", lambda: None)
     for each in (read() or [])[1:4]:

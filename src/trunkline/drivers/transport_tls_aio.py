@@ -67,6 +67,7 @@ class TlsTransport(asyncio.Transport):
         self._loop = loop
         self._sock = sock
         self._fd = sock.fileno()
+        self._read: Callable[..., Any] = sock.read  # what recv and recv_into call, after looking at their arguments
         self._out = bytearray()
         self._high = HIGH_WATER
         self._low = HIGH_WATER // 4
@@ -183,7 +184,7 @@ class TlsTransport(asyncio.Transport):
 
     def _deliver(self) -> None:
         for _ in range(BURST):
-            data = self._sock.recv(RECORD)
+            data = self._read(RECORD)
             if not data:
                 self._ended()
                 return
@@ -202,7 +203,7 @@ class TlsTransport(asyncio.Transport):
         with memoryview(room)[: BURST * RECORD] as view:
             while size < len(view):
                 try:
-                    got = self._sock.recv_into(view[size:])
+                    got = self._read(len(view) - size, view[size:])
                 except ssl.SSLWantReadError:
                     if not size:
                         raise

@@ -54,7 +54,9 @@ class Cast:
         return self._replica(DirectoryConfig(self.root, (), EPOCH), reader=reader, now=now)
 
 
-def _write_script(issuer: Issuer, root_key: ec.EllipticCurvePrivateKey) -> tuple[tuple[Submit | Issue, ...], list[Record]]:
+def _write_script(
+    issuer: Issuer, root_key: ec.EllipticCurvePrivateKey
+) -> tuple[tuple[Submit | Issue, ...], list[Record]]:
     """Return what the writer asks for in turn, and the record of `USER` after each statement."""
     realm, root = issuer.fingerprint, say.root_signer(root_key)
     old, new = _ed25519("old"), _ed25519("new")

@@ -108,9 +108,7 @@ class Stage:
         proxy = self.disks[site]
         proxy.now = disk
         reader: Reader = proxy
-        made: Machine = (
-            self.cast.directory(reader, clock, now) if site == AUTHORITY else self.cast.replica(reader, now)
-        )
+        made: Machine = self.cast.directory(reader, clock, now) if site == AUTHORITY else self.cast.replica(reader, now)
         self.machines[site, clock] = made
         return made
 

@@ -294,7 +294,7 @@ def shuns(entry: Meet | Entry, rid: bytes) -> bool:
 
 
 def admits(post: PostEntry, client: Meet | Entry) -> bool:
-    """Say whether a client that names this post may be sent there: both are plain, or its list has the client's user."""
+    """Say whether a client that names this post may be sent there: both are plain, or its list has that user."""
     if not client.user:
         return not post.user
     return allows(post, client.user) and client.peer_user == post.user and not shuns(client, post.rid)

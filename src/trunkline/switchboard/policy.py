@@ -1,10 +1,10 @@
-"""Who may meet and post under which names on a server (docs/spec/authority.md section 8).
+"""Who may meet and post under which names on a server (docs/spec/switchboard.md section 15).
 
 A server that belongs to a realm is *secured*: it knows each client's user by its certificate. What users may do there
 is a list of rules; with no rule at all, everybody may do everything. Each check raises: a forgotten ``if`` refuses.
 
-What a refusal says depends on who asks. A user who may see a name, because some rule lets it meet or post there, is told
-which rule is missing. Anybody else is told no more than "not allowed": not even whether the name is there.
+What a refusal says depends on who asks. A user who may see a name, because some rule lets it meet or post there, is
+told which rule is missing. Anybody else is told no more than "not allowed": not even whether the name is there.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -143,7 +143,7 @@ class Table:
     def names(
         self, prefix: str, after: str, limit: int, sees: Callable[[str], bool]
     ) -> tuple[list[tuple[Key, list[PostEntry]]], bool]:
-        """Return up to ``limit`` posted names under ``prefix`` after ``after`` that the asker sees, and if there are more.
+        """Return at most ``limit`` posted names under ``prefix`` after ``after`` that ``sees`` admits; are there more?
 
         The entries of one name, of several kinds and users, stay together: who asks goes on after the last name.
         """
