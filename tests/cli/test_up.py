@@ -1,6 +1,8 @@
 import json
 import re
 import signal
+import socket
+import threading
 
 import pytest
 
@@ -76,3 +78,44 @@ def test_it_is_up_already(cli):
 @pytest.mark.parametrize(("bound", "local"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.0.1", "10.0.0.1")])
 def test_where_this_host_finds_it(bound, local):
     assert _local(Address(bound, 1)) == Address(local, 1)
+
+
+def answer_when_all_is_read(listener: socket.socket) -> None:
+    conn, _ = listener.accept()
+    with conn:
+        size = 0
+        while part := conn.recv(1 << 16):
+            size += len(part)
+        conn.sendall(f"{size} bytes".encode())
+
+
+def test_services_and_files_are_secure_too(lost, tmp_path):
+    lost.switchboards = ""
+    lost.ready(lost.start(*UP, "--json"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer_when_all_is_read, args=(listener,), daemon=True).start()
+        exposed = lost.start("expose", "counter", f"tcp:127.0.0.1:{listener.getsockname()[1]}", "--json")
+        assert lost.ready(exposed) == {
+            "event": "exposed",
+            "name": "counter",
+            "service": f"tcp:127.0.0.1:{listener.getsockname()[1]}",
+            "user": "ann",
+            "allow": ["ann"],
+        }
+        _, at = lost.reach("counter")
+        host, _, port = at.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=WITHIN) as conn:
+            conn.sendall(bytes(300_000))
+            conn.shutdown(socket.SHUT_WR)  # each end may be closed alone, through TLS as well
+            assert conn.recv(100) == b"300000 bytes"
+            assert conn.recv(100) == b""
+        exposed.wait_for_line("'reach/.*' of ann: connected", WITHIN)
+        assert json.loads(lost.run("names", "--json").stdout)[0]["user"] == "ann"
+    (tmp_path / "into").mkdir()
+    (tmp_path / "file").write_bytes(bytes(range(256)) * 4000)
+    taking = lost.start("take", "desk", "attic", "--into", tmp_path / "into")
+    assert lost.run("send", tmp_path / "file", "attic", "desk").returncode == 0
+    assert taking.wait(WITHIN) == 0
+    assert (tmp_path / "into" / "file").read_bytes() == (tmp_path / "file").read_bytes()
+    refused = lost.run("meet", "a", "counter", "--user", "nobody", "--timeout", "1")
+    assert "there are no keys of 'nobody' here" in refused.stderr
