@@ -25,12 +25,13 @@ POLICY = """
 require_user = true
 [[allow]]
 users = ["cleo", "dan", "lap", "eve"]
-meet = ["cleo", "dan", "lap", "eve"]
-post = ["dan/post"]
+meet = ["cleo", "dan"]
 [[allow]]
 users = ["cleo"]
-meet = ["cleo"]
-post = ["cleo/post"]
+post = ["cleo"]
+[[allow]]
+users = ["dan"]
+post = ["dan"]
 """
 
 

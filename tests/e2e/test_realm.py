@@ -7,6 +7,7 @@ seconds, a user is thrown out and refused from then on, and a laptop wakes up wi
 import itertools
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,11 +100,98 @@ class Ledger:
         self.certificates.setdefault(result["user"], set()).add(result["certificate"])
 
 
+def refusal(home: Path, timeout: float) -> TrunklineError | None:
+    """Call dan as eve, whose program wants to hear no news; return what keeps her from it, None if nothing does."""
+    with connect.Switchboard(home=home) as switchboard:
+        try:
+            switchboard.secure_meet("eve", "dan/post", peer_user="dan", timeout=timeout).close()
+        except TrunklineError as error:
+            return error
+    return None
+
+
 @pytest.mark.timeout(200)
 def test_a_realm_through_its_faults(lan: Lan, tmp_path: Path) -> None:
+    T0 = time.monotonic()
+    def lap(what): print(f"{time.monotonic()-T0:.1f} {what}")
     realm = E2eRealm(lan, tmp_path)
     realm.make()
-    for name, user in (("three", "cleo"), ("four", "dan"), ("lap", "lap"), ("eve", "eve")):
-        realm.join(name, user)
-    realm.says("one", realm.admin, "key", "approve", "--yes", "cleo", "dan", "lap", "eve")
+    lap("made")
+    homes = {name: realm.join(name, name) for name in ("cleo", "dan", "lap", "eve")}
+    realm.says("one", realm.admin, "key", "approve", "--yes", *homes)
+    # The lid is closed before the laptop has met anybody: without a network it can't get another certificate.
+    for server in realm.hosts:
+        lan.cut("lap", server)
+    lap("joined")
+    with Workers() as workers:
+        for name, kind in (("cleo", "aio"), ("dan", "blocking")):
+            realm.worker(workers, name, kind)
+        ledger = Ledger(workers)
+        laptop_ends = realm.certify(homes["lap"], "lap", SLEPT)
+        realm.worker(workers, "lap", "blocking")
+        assert workers.result(workers.submit("lap", do="expires"))["expires"] == laptop_ends
+        workers.processes["lap"].freeze()
+
+        def during(strike: Callable[[], None]) -> list[int]:
+            """Begin a round of meetings, and have something break when some of them are made."""
+            begun = ledger.begin(ROUND)
+            ledger.wait(begun[: ROUND // 5])
+            strike()
+            return begun + ledger.begin(ROUND)
+
+        lap("workers")
+        # The authority dies. Meetings need it for nothing; what is asked of the directory, the replica answers.
+        jobs = during(realm.servers["authority"].kill)
+        assert "approved" in realm.says("dan", homes["dan"], "key", "get", "cleo")
+        ledger.wait(jobs)
+        realm.start_authority()
+
+        lap("authority")
+        # A server dies. Its clients go to the other.
+        jobs = during(realm.servers["one"].kill)
+        ledger.wait(jobs)
+        realm.start_switchboards("one")
+
+        lap("server")
+        # Two hosts don't hear each other: cleo's, and that of one server, of the authority.
+        jobs = during(lambda: lan.cut("cleo", "one"))
+        ledger.wait(jobs)
+        lan.heal("cleo", "one")
+
+        lap("cut")
+        # A user is thrown out, whose program goes on as if nothing had happened.
+        eve = homes["eve"].home.path
+        with lan.host("eve").entered():
+            with Membership.open(homes["eve"].home) as member:
+                member.ready(PATIENCE)
+            realm.make_deaf(homes["eve"])
+            assert refusal(eve, TIMEOUT) is None
+            with connect.Switchboard(home=eve) as switchboard:
+                with pytest.raises(NotAllowed, match="the user 'eve' may not post 'dan/post'"):
+                    switchboard.secure_post("dan/post", allow="dan")
+        realm.says("one", realm.admin, "key", "delete", "eve", "--reason", "stolen", "--yes", "--admin-dir", realm.admin.home.path / "admin")
+        jobs = ledger.begin(ROUND)
+        said = None
+        deleted = time.monotonic()
+        while said is None:
+            assert time.monotonic() < deleted + PATIENCE, "eve is let in still"
+            with lan.host("eve").entered():
+                said = refusal(eve, 1.0)
+        print(f"eve: refused after {time.monotonic() - deleted:.1f} s: {type(said).__name__} {said}")
+        ledger.wait(jobs)
+
+        lap("eve")
+        # The laptop wakes up after the end of its certificate.
+        while time.time() <= laptop_ends:
+            ledger.wait(ledger.begin(4))
+        for server in realm.hosts:
+            lan.heal("lap", server)
+        workers.processes["lap"].thaw()
+        ledger.wait([ledger.call("lap", "dan"), ledger.call("lap", "cleo")])
+        assert workers.result(workers.submit("lap", do="expires"))["expires"] > laptop_ends
+
+        lap("laptop")
+        made = ledger.check()
+        print(made, {u: len(c) for u, c in ledger.certificates.items()})
+        workers.stop()
     realm.stop()
