@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.hosts import Lan
 from tests.e2e.mesh import PATIENCE, Workers
-from tests.e2e.realm import STALE, E2eRealm
+from tests.e2e.realm import E2eRealm
 from trunkline import connect
 from trunkline.drivers.membership import Membership
 from trunkline.errors import MeetTimeout, NotAllowed, TrunklineError
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.requires_root_netns]
 
 MEETINGS = 200
 ROUND = 25
-TIMEOUT = 40.0
+TIMEOUT = 40.0  # seconds for one meeting: many times what the slowest recovery takes
 SLEPT = 4.0  # seconds that the laptop's certificate lives
 
 
@@ -112,17 +112,13 @@ def refusal(home: Path, timeout: float) -> TrunklineError | None:
 
 @pytest.mark.timeout(200)
 def test_a_realm_through_its_faults(lan: Lan, tmp_path: Path) -> None:
-    T0 = time.monotonic()
-    def lap(what): print(f"{time.monotonic()-T0:.1f} {what}")
     realm = E2eRealm(lan, tmp_path)
     realm.make()
-    lap("made")
     homes = {name: realm.join(name, name) for name in ("cleo", "dan", "lap", "eve")}
     realm.says("one", realm.admin, "key", "approve", "--yes", *homes)
     # The lid is closed before the laptop has met anybody: without a network it can't get another certificate.
     for server in realm.hosts:
         lan.cut("lap", server)
-    lap("joined")
     with Workers() as workers:
         for name, kind in (("cleo", "aio"), ("dan", "blocking")):
             realm.worker(workers, name, kind)
@@ -139,26 +135,27 @@ def test_a_realm_through_its_faults(lan: Lan, tmp_path: Path) -> None:
             strike()
             return begun + ledger.begin(ROUND)
 
-        lap("workers")
         # The authority dies. Meetings need it for nothing; what is asked of the directory, the replica answers.
         jobs = during(realm.servers["authority"].kill)
         assert "approved" in realm.says("dan", homes["dan"], "key", "get", "cleo")
         ledger.wait(jobs)
         realm.start_authority()
 
-        lap("authority")
         # A server dies. Its clients go to the other.
         jobs = during(realm.servers["one"].kill)
         ledger.wait(jobs)
         realm.start_switchboards("one")
 
-        lap("server")
-        # Two hosts don't hear each other: cleo's, and that of one server, of the authority.
+        # Two hosts don't hear each other: cleo's, and that of one server and of the authority.
         jobs = during(lambda: lan.cut("cleo", "one"))
         ledger.wait(jobs)
         lan.heal("cleo", "one")
 
-        lap("cut")
+        # The other server dies, and the replica.
+        jobs = during(lambda: [realm.servers[name].kill() for name in ("two", "replica")])
+        ledger.wait(jobs)
+        realm.start_switchboards("two")
+
         # A user is thrown out, whose program goes on as if nothing had happened.
         eve = homes["eve"].home.path
         with lan.host("eve").entered():
@@ -169,18 +166,17 @@ def test_a_realm_through_its_faults(lan: Lan, tmp_path: Path) -> None:
             with connect.Switchboard(home=eve) as switchboard:
                 with pytest.raises(NotAllowed, match="the user 'eve' may not post 'dan/post'"):
                     switchboard.secure_post("dan/post", allow="dan")
-        realm.says("one", realm.admin, "key", "delete", "eve", "--reason", "stolen", "--yes", "--admin-dir", realm.admin.home.path / "admin")
+        root = realm.admin.home.path / "admin"
+        realm.says("one", realm.admin, "key", "delete", "eve", "--reason", "stolen", "--yes", "--admin-dir", root)
         jobs = ledger.begin(ROUND)
-        said = None
-        deleted = time.monotonic()
-        while said is None:
-            assert time.monotonic() < deleted + PATIENCE, "eve is let in still"
-            with lan.host("eve").entered():
-                said = refusal(eve, 1.0)
-        print(f"eve: refused after {time.monotonic() - deleted:.1f} s: {type(said).__name__} {said}")
+        tries = 0
+        with lan.host("eve").entered():
+            while "revoked" not in str(refusal(eve, 1.0)):
+                tries += 1
+                assert tries < 20, "eve is let in still"
+            assert refusal(eve, 1.0) is not None
         ledger.wait(jobs)
 
-        lap("eve")
         # The laptop wakes up after the end of its certificate.
         while time.time() <= laptop_ends:
             ledger.wait(ledger.begin(4))
@@ -190,8 +186,7 @@ def test_a_realm_through_its_faults(lan: Lan, tmp_path: Path) -> None:
         ledger.wait([ledger.call("lap", "dan"), ledger.call("lap", "cleo")])
         assert workers.result(workers.submit("lap", do="expires"))["expires"] > laptop_ends
 
-        lap("laptop")
-        made = ledger.check()
-        print(made, {u: len(c) for u, c in ledger.certificates.items()})
+        assert ledger.check() >= MEETINGS
+        assert all(len(ledger.certificates[user]) > 1 for user in ("cleo", "dan")), "nobody's certificate was renewed"
         workers.stop()
     realm.stop()
