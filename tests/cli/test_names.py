@@ -16,9 +16,9 @@ def test_what_is_posted(cli, me, you):
     ]
     head, *rows = cli.run("names", me).stdout.splitlines()
     assert [row.split() for row in (head, *rows)] == [
-        ["NAME", "HOLDERS", "KIND"],
-        [f"{me}/a", "2", "stream"],
-        [f"{me}/b", "1", "stream", "unique"],
+        ["NAME", "USER", "HOLDERS", "KIND"],
+        [f"{me}/a", "-", "2", "stream"],
+        [f"{me}/b", "-", "1", "stream", "unique"],
     ]
     assert f"\n{you} " in cli.run("names").stdout
 
