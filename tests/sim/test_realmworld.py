@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from trunkline.sim.catalogue import explore_realm
 from trunkline.sim.realmspec import REALMS
 from trunkline.sim.replay import replay
+from trunkline.sim.report import Recording
 
 RUNS = sorted((Path(__file__).with_name("runs") / "realms").glob("*.json"))
 
@@ -28,3 +30,10 @@ def test_runs_that_found_a_fault_once(file: Path) -> None:
     assert report.ok, str(report)
     assert lines[0] == "ask-0"
     assert any("HeadIs(4 statements, -100 s) -> reader" in line for line in lines)
+
+
+def test_the_fault_that_was_found_is_found_again_if_it_comes_back() -> None:
+    recording = Recording.load(next(file for file in RUNS if "shown-and-not-saved" in file.name))
+    again = replay(msgspec.structs.replace(recording, rule="shows-unsaved"))
+    assert again.failure is not None
+    assert again.failure.invariant == recording.invariant
