@@ -184,6 +184,7 @@ def test_a_realm_through_its_faults(lan: Lan, tmp_path: Path) -> None:
             lan.heal("lap", server)
         workers.processes["lap"].thaw()
         ledger.wait([ledger.call("lap", "dan"), ledger.call("lap", "cleo")])
+        ledger.check()
         assert workers.result(workers.submit("lap", do="expires"))["expires"] > laptop_ends
 
         assert ledger.check() >= MEETINGS
