@@ -82,6 +82,17 @@ def test_what_only_a_person_can_mend_is_said(tmp_path: Path) -> None:
         enter(own)
 
 
+def test_the_root_may_be_kept_elsewhere_afterwards(tmp_path: Path) -> None:
+    own = OwnRealm(tmp_path)
+    own.make("lab", "ann")
+    enter(own)
+    (tmp_path / "admin").rename(tmp_path / "stick")
+    (tmp_path / "realm.toml").unlink()
+    own.make("lab", "ann")
+    enter(own)
+    assert not (tmp_path / "admin").exists()
+
+
 def test_a_home_of_another_realm_is_told_apart(tmp_path: Path) -> None:
     own = OwnRealm(tmp_path)
     own.make("lab", "ann")

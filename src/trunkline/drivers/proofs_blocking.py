@@ -15,7 +15,7 @@ from typing import Final
 from trunkline.drivers.clock import now as clock
 from trunkline.drivers.pollers import IN, OUT, Pollers
 from trunkline.drivers.secure_sockets import Member, SecureConnection, SecureHandshake, Want
-from trunkline.drivers.sockets import Connection
+from trunkline.drivers.sockets import Connection, hang_up
 from trunkline.errors import ClosedError, TrunklineError
 
 Outcome = SecureConnection | TrunklineError
@@ -94,14 +94,16 @@ def prove(handshake: SecureHandshake, sock: Connection, span: Span) -> SecureCon
 
 
 class _Proof:
-    __slots__ = ("conn", "done", "handshake", "mask", "owner")
+    __slots__ = ("conn", "done", "fd", "handshake", "mask", "owner")
 
     def __init__(
-        self, owner: bytes, handshake: SecureHandshake, conn: SecureConnection, done: Callable[[Outcome], None]
+        self, owner: bytes, handshake: SecureHandshake, conn: Connection, done: Callable[[Outcome], None]
     ) -> None:
         self.owner = owner
         self.handshake = handshake
-        self.conn = conn
+        self.conn: Connection | SecureConnection = conn
+        """TLS begins when the peer says hello; the descriptor stays the same."""
+        self.fd = conn.fileno()
         self.done = done
         self.mask = 0
 
@@ -137,12 +139,8 @@ class Proofs:
             owner: the request that it belongs to; see `drop`.
         """
         sock.setblocking(False)
-        try:
-            conn = handshake.over_socket(sock)
-        except TrunklineError as error:
-            done(error)
-            return
-        proof = self._proofs[conn.fileno()] = _Proof(owner, handshake, conn, done)
+        proof = _Proof(owner, handshake, sock, done)
+        self._proofs[proof.fd] = proof
         self._step(proof)  # whoever commits says Hello with it: most often it is here
 
     def keep_fresh(self, owner: bytes, member: Member) -> None:
@@ -152,9 +150,9 @@ class Proofs:
     def drop(self, owner: bytes) -> None:
         """Close the connections of one owner; nobody is told."""
         self._members.pop(owner, None)
-        for fd, proof in list(self._proofs.items()):
+        for proof in list(self._proofs.values()):
             if proof.owner == owner:
-                self._forget(fd, proof)
+                self._forget(proof)
                 proof.conn.close()
 
     def next_deadline(self) -> float | None:
@@ -186,16 +184,22 @@ class Proofs:
         self._proofs.clear()
 
     def _step(self, proof: _Proof) -> None:
+        handshake, conn = proof.handshake, proof.conn
         try:
-            want = proof.handshake.step(clock())
+            if not isinstance(conn, SecureConnection):
+                if not handshake.can_begin(conn):
+                    self._look(proof, IN)
+                    return
+                self._look_away(proof)  # it may be closed by this
+                conn = proof.conn = handshake.over_socket(conn)
+            want = handshake.step(clock())
         except TrunklineError as error:
             self._fail(proof, error)
             return
         if want is not Want.NOTHING:
             self._look(proof, _MASK[want])
             return
-        conn = proof.conn
-        self._forget(conn.fileno(), proof)
+        self._forget(proof)
         conn.setblocking(True)
         conn.peer = proof.handshake.peer
         proof.done(conn)
@@ -204,17 +208,24 @@ class Proofs:
         if mask == proof.mask:
             return
         if proof.mask:
-            self._pollers.change(proof.conn.fileno(), mask)
+            self._pollers.change(proof.fd, mask)
         else:
-            self._pollers.add(proof.conn.fileno(), mask, lambda _: self._step(proof), brief=True)
+            self._pollers.add(proof.fd, mask, lambda _: self._step(proof), brief=True)
         proof.mask = mask
 
     def _fail(self, proof: _Proof, error: TrunklineError) -> None:
-        self._forget(proof.conn.fileno(), proof)
-        proof.conn.hang_up()
+        self._forget(proof)
+        if isinstance(proof.conn, SecureConnection):
+            proof.conn.hang_up()
+        else:
+            hang_up(proof.conn)
         proof.done(error)
 
-    def _forget(self, fd: int, proof: _Proof) -> None:
-        del self._proofs[fd]
+    def _forget(self, proof: _Proof) -> None:
+        del self._proofs[proof.fd]
+        self._look_away(proof)
+
+    def _look_away(self, proof: _Proof) -> None:
         if proof.mask:
-            self._pollers.remove(fd)
+            self._pollers.remove(proof.fd)
+            proof.mask = 0
