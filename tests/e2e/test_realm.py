@@ -19,7 +19,7 @@ from tests.e2e.mesh import PATIENCE, Workers
 from tests.e2e.realm import E2eRealm
 from trunkline import connect
 from trunkline.drivers.membership import Membership
-from trunkline.errors import MeetTimeout, NotAllowed, TrunklineError
+from trunkline.errors import NotAllowed, TrunklineError
 
 pytestmark = [pytest.mark.e2e, pytest.mark.requires_root_netns]
 

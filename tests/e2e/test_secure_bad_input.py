@@ -50,9 +50,7 @@ class Real:
         self.person.says("authority", "init", REALM, "--listen", "127.0.0.1:0")
         self.authority = self._start("authority", "serve")
         self.directory = Address.parse(self._said(self.authority)["listen"][0])
-        settings = msgspec.structs.replace(
-            self.person.home.settings(), authorities=(str(self.directory),), user="ann"
-        )
+        settings = msgspec.structs.replace(self.person.home.settings(), authorities=(str(self.directory),), user="ann")
         self.person.home.join(self.person.home.root(), settings)
         users = ("switchboard/a", "ann", "ben")
         for user in users:
