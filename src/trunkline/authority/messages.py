@@ -54,7 +54,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     time: Count
     """When it was signed, in seconds since 1970: what `max_staleness` is measured against."""
     revoked: Hash
-    """The hash of the revoked serials (`trunkline.authority.heads.revoked_digest`)."""
+    """The hash of the revoked serials and the Retire statements (`trunkline.authority.heads.revoked_digest`)."""
     authority: Hash
     """The id of the key that signs it: the SHA-256 of its SubjectPublicKeyInfo."""
 
@@ -158,7 +158,7 @@ class HeadIs(Message, frozen=True, tag=21):
     """Sorted; of certificates that are not expired."""
     authorities: Annotated[tuple[Certificate, ...], Meta(max_length=8)]
     retired: Annotated[tuple[Signed, ...], Meta(max_length=64)] = ()
-    """Every Retire statement."""
+    """Every Retire statement, in the order of the log."""
 
 
 class Found(Message, frozen=True, tag=22):

@@ -19,7 +19,7 @@ from trunkline.drivers.secure_sockets import (
     ends_the_call,
     user_of,
 )
-from trunkline.errors import TrunklineError
+from trunkline.errors import ClosedError, TrunklineError
 from trunkline.meeting.confirmation import Meeting
 from trunkline.meeting.handshake import Role
 
@@ -46,17 +46,19 @@ def secure_meet(
     """Return the connection to the process of ``peer_user`` that meets us, which has proved to be that.
 
     Raises:
-        MeetTimeout, NoSwitchboard, InvalidName, TooMany, TrustError: see `trunkline.secure_meet`.
+        MeetTimeout, NoSwitchboard, InvalidName, TooMany, TrustError, ClosedError: see `trunkline.secure_meet`.
     """
     deadline = None if timeout is None else clock() + timeout
     user = user_of(member)
     suspects = Suspects(you)
+    span = client.span
     while True:
         conn, told = client.meet_once(
             me,
             you,
             timeout,
             deadline,
+            span=span,
             datagram=datagram,
             user=user,
             peer_user=peer_user,
@@ -73,9 +75,9 @@ def secure_meet(
             conn.close()  # it is our side that can't go on
             raise
         try:
-            return prove(handshake, conn)
+            return prove(handshake, conn, span)
         except TrunklineError as error:
-            if ends_the_call(error):
+            if isinstance(error, ClosedError) or ends_the_call(error):
                 raise
             _log.info("= impostor %s: %s", you, error)
             suspects.add(told.partner, peer_user, error)
