@@ -101,13 +101,20 @@ class BlockingClient:
                 self._crew.wait(Waiter(), end if deadline is None else min(end, deadline))
 
     def meet_once(
-        self, me: str, you: str, timeout: float | None, deadline: float | None, **more: Any
+        self,
+        me: str,
+        you: str,
+        timeout: float | None,
+        deadline: float | None,
+        meanwhile: Callable[[], None] | None = None,
+        **more: Any,
     ) -> tuple[Connection, Delivered]:
         """Return what one request came to: the connection, and what the machine said of it.
 
         Args:
             timeout: what the caller gave, for the error to say.
             deadline: when it ends, by the drivers' clock.
+            meanwhile: is called once the request is on its way, and waits for nothing.
             more: further fields of `MeetWanted`.
 
         Raises:
@@ -122,6 +129,8 @@ class BlockingClient:
                 at = self._datagram_at if more.get("datagram") else self._stream_at
                 try:
                     self._crew.feed(MeetWanted(rid, me, you, at, deadline, **more))
+                    if meanwhile is not None:
+                        meanwhile()
                     self._crew.wait(waiter, None)
                 except BaseException:
                     if self._meets.pop(rid, None) is not None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from trunkline.drivers.clock import now as clock
 from trunkline.drivers.pollers import IN, OUT, Pollers
-from trunkline.drivers.secure_sockets import Member, SecureConnection, SecureHandshake, Want
+from trunkline.drivers.secure_sockets import Member, Prepared, SecureConnection, SecureHandshake, Want
 from trunkline.drivers.sockets import Connection, hang_up
 from trunkline.errors import TrunklineError
 
@@ -20,14 +20,17 @@ Outcome = SecureConnection | TrunklineError
 _MASK: Final = {Want.READ: IN, Want.WRITE: OUT}
 
 
-def prove(handshake: SecureHandshake, sock: Connection) -> SecureConnection:
+def prove(handshake: SecureHandshake, sock: Connection, ahead: Prepared | None = None) -> SecureConnection:
     """Return the connection, which blocks, once the peer has proved who it is. If not, it is closed.
+
+    Args:
+        ahead: what was got ready before there was a connection.
 
     Raises:
         TrunklineError: as `SecureHandshake.step`.
     """
     sock.setblocking(False)
-    conn = handshake.over_socket(sock)
+    conn = handshake.over_socket(sock, ahead)
     try:
         poll: select.poll | None = None
         while (want := handshake.step(clock())) is not Want.NOTHING:

@@ -9,6 +9,7 @@ from typing import Final
 from trunkline.drivers.client_blocking import BlockingClient
 from trunkline.drivers.clock import now as clock
 from trunkline.drivers.proofs_blocking import prove
+from trunkline.drivers.secure_ahead import Ahead
 from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import (
     HANDSHAKE_TIMEOUT,
@@ -51,34 +52,39 @@ def secure_meet(
     deadline = None if timeout is None else clock() + timeout
     user = user_of(member)
     suspects = Suspects(you)
-    while True:
-        conn, told = client.meet_once(
-            me,
-            you,
-            timeout,
-            deadline,
-            datagram=datagram,
-            user=user,
-            peer_user=peer_user,
-            avoid=suspects.avoid,
-            notes=suspects.notes,
-        )
-        now = clock()
-        left = HANDSHAKE_TIMEOUT if deadline is None else min(HANDSHAKE_TIMEOUT, deadline - now)
-        role = Role.ACTIVE if told.conn > 0 else Role.PASSIVE
-        meeting = Meeting(role, bytes.fromhex(told.peer.match), me, you, user, peer_user)
-        try:
-            handshake = SecureHandshake(meeting, member, now=now, timeout=max(left, 0.0))
-        except BaseException:
-            conn.close()  # it is our side that can't go on
-            raise
-        try:
-            return prove(handshake, conn)
-        except TrunklineError as error:
-            if ends_the_call(error):
+    ahead = Ahead(member, you, peer_user)
+    try:
+        while True:
+            conn, told = client.meet_once(
+                me,
+                you,
+                timeout,
+                deadline,
+                ahead.make,
+                datagram=datagram,
+                user=user,
+                peer_user=peer_user,
+                avoid=suspects.avoid,
+                notes=suspects.notes,
+            )
+            now = clock()
+            left = HANDSHAKE_TIMEOUT if deadline is None else min(HANDSHAKE_TIMEOUT, deadline - now)
+            role = Role.ACTIVE if told.conn > 0 else Role.PASSIVE
+            meeting = Meeting(role, bytes.fromhex(told.peer.match), me, you, user, peer_user)
+            try:
+                handshake = SecureHandshake(meeting, member, now=now, timeout=max(left, 0.0))
+            except BaseException:
+                conn.close()  # it is our side that can't go on
                 raise
-            _log.info("= impostor %s: %s", you, error)
-            suspects.add(told.partner, peer_user, error)
-        seconds = suspects.pause()
-        if seconds:
-            client.pause(seconds, deadline)
+            try:
+                return prove(handshake, conn, ahead)
+            except TrunklineError as error:
+                if ends_the_call(error):
+                    raise
+                _log.info("= impostor %s: %s", you, error)
+                suspects.add(told.partner, peer_user, error)
+            seconds = suspects.pause()
+            if seconds:
+                client.pause(seconds, deadline)
+    finally:
+        ahead.close()
