@@ -3,8 +3,10 @@
 import msgspec
 import pytest
 
+from tests.authority import kit
 from tests.authority.kit import ADMIN, ISSUER, WALL
 from trunkline.authority.heads import CONTEXT, check_head, read_head, revoked_digest, sign_head
+from trunkline.authority.merkle import statement_hash
 from trunkline.authority.messages import Head, SignedHead
 from trunkline.errors import BadSignature
 
@@ -51,6 +53,15 @@ def test_what_is_no_head_or_has_another_form_is_refused():
     ):
         with pytest.raises(BadSignature, match=text):
             read_head(SignedHead(body, b""))
+
+
+def test_what_is_revoked_and_what_is_retired_is_all_in_the_digest():
+    one, other = kit.retire(b"1" * 32), kit.retire(b"2" * 32)
+    digests = [revoked_digest(serials, retired) for serials in ((), [b"a" * 16]) for retired in ((), (one,), (other,))]
+    digests += [revoked_digest((), (one, other)), revoked_digest((), (other, one))]
+    leaf = statement_hash(one)
+    digests.append(revoked_digest([leaf[:16], leaf[16:]]))  # the same bytes as of a Retire statement
+    assert len(set(digests)) == len(digests)
 
 
 def test_revoked_serials_are_hashed_in_order():

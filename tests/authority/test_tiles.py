@@ -35,7 +35,7 @@ def test_every_size_has_the_root_and_proofs_of_the_rfc_also_after_a_new_start():
             tiles, nodes = make(store, size)
             assert tiles.root() == mth(leaves[:size])
         for index in {0, size // 3, size - 1}:
-            assert list(tiles.inclusion(tiles.way(index))) == path(index, leaves[:size])
+            assert list(tiles.inclusion(index, tiles.way(index))) == path(index, leaves[:size])
         for first in {0, size // 2, size - 1}:
             assert list(tiles.hashes(consistency_ranges(first, tiles.size))) == (
                 proof(first, leaves[:size]) if 0 < first < size else []
@@ -55,7 +55,7 @@ def test_proofs_of_greater_logs_are_accepted(size, data):
     save(store, nodes)
     tiles, nodes = make(store, size)
     index = data.draw(st.integers(0, size - 1))
-    verify_inclusion(leaves[index], index, size, tiles.inclusion(tiles.way(index)), tiles.root())
+    verify_inclusion(leaves[index], index, size, tiles.inclusion(index, tiles.way(index)), tiles.root())
     verify_consistency(first, size, roots[0], tiles.root(), tiles.hashes(consistency_ranges(first, tiles.size)))
 
 
@@ -80,7 +80,7 @@ def test_the_names_that_proofs_say_they_need_are_all_that_they_read():
         nodes.restore(())
         wanted = {*tiles.way_names(tiles.way(index)), *tiles.names(consistency_ranges(first, 5000))}
         read.clear()
-        tiles.inclusion(tiles.way(index))
+        tiles.inclusion(index, tiles.way(index))
         tiles.hashes(consistency_ranges(first, tiles.size))
         assert set(read) == wanted
 
@@ -121,7 +121,7 @@ def test_what_is_kept_of_hashes_is_bounded_and_changes_no_proof(monkeypatch):
     for leaf in LEAVES[:45]:
         tiles.append(leaf)
     for index in range(45):
-        assert list(tiles.inclusion(tiles.way(index))) == path(index, LEAVES[:45])
+        assert list(tiles.inclusion(index, tiles.way(index))) == path(index, LEAVES[:45])
         assert len(tiles._known) <= 3
 
 

@@ -215,6 +215,17 @@ class TestRetirement:
             again.check_leaf(old[0], WALL, [old[1]])
         assert old[1] not in again.authorities()
 
+    def test_none_can_be_left_out_by_a_replica(self, desk):
+        first = kit.retire(ADMIN.issuer(2).key_id)
+        desk.submit(first)
+        desk.submit(kit.retire(ADMIN.issuer(3).key_id, kit.leaf(first)))
+        answer = desk.ask(AskHead(0))
+        one, other = answer.retired
+        for told in ((), (one,), (other,), (other, one), (one, other, other)):
+            with pytest.raises(BadProof, match="or the retired keys are not those"):
+                new_trust().update_head(replace(answer, retired=told), WALL)
+        new_trust().update_head(answer, WALL)
+
     def test_only_by_the_administrator(self, desk):
         answer = desk.ask(AskHead(0))
         for forged in (

@@ -5,16 +5,16 @@ import pytest
 
 from trunkline.cli import main
 from trunkline.sim import randomworld
+from trunkline.sim.catalogue import ABOUT
 from trunkline.sim.replay import Recording
-from trunkline.sim.worlds import WORLDS
 
 
 def test_alone_it_lists_the_worlds(capfd):
     assert main(["simulate"]) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == [*WORLDS, "all", "random"]
+    assert [line.split()[0] for line in lines[1:]] == [*ABOUT, "all", "random"]
     assert main(["simulate", "--json"]) == 0
-    assert [world["name"] for world in json.loads(capfd.readouterr().out)] == list(WORLDS)
+    assert [world["name"] for world in json.loads(capfd.readouterr().out)] == list(ABOUT)
 
 
 def test_a_world_is_explored(capfd):

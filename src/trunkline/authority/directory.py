@@ -285,7 +285,7 @@ class Directory:
             self._ledger.log_root(),
             self._ledger.map_root(),
             time,
-            revoked_digest(self._registrar.revoked()),
+            revoked_digest(self._registrar.revoked(), self._retired),
             self._issuer.key_id,
         )
 

@@ -7,7 +7,9 @@ from typing import Final, Protocol
 import msgspec
 
 from trunkline.authority.certificates import Anchor
+from trunkline.authority.merkle import statement_hash
 from trunkline.authority.messages import Head, SignedHead
+from trunkline.authority.statements import Signed
 from trunkline.errors import BadSignature
 
 CONTEXT: Final = b"trunkline head v1\0"
@@ -22,9 +24,16 @@ class Signer(Protocol):
         """Return the ECDSA P-256 signature with SHA-256 (DER), the same each time (RFC 6979)."""
 
 
-def revoked_digest(serials: Iterable[bytes]) -> bytes:
-    """Return the hash of revoked serials, whatever their order."""
-    return sha256(b"".join(sorted(serials))).digest()
+def revoked_digest(serials: Iterable[bytes], retired: Iterable[Signed] = ()) -> bytes:
+    """Return the hash of all that is no longer to be believed: nobody can leave any of it out.
+
+    Args:
+        serials: of certificates that are revoked, in whatever order; 16 bytes each.
+        retired: every Retire statement, in the order of the log.
+    """
+    ordered = sorted(serials)
+    leaves = [statement_hash(each) for each in retired]
+    return sha256(b"".join((len(ordered).to_bytes(4, "big"), *ordered, *leaves))).digest()
 
 
 def sign_head(head: Head, signer: Signer) -> SignedHead:

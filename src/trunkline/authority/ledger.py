@@ -21,7 +21,8 @@ from trunkline.authority.tiles import Tiles, edge_keys
 _UPPER_DEPTH: Final = 12
 """Pages of the map down to this depth are kept apart from those below: see `trunkline.authority.nodes.MAX_UPPER`."""
 
-_UPPER_LEVEL: Final = 2
+_UPPER_LEVEL: Final = 1
+"""Of the log likewise: a million statements have 4368 tiles from this level on."""
 
 MAX_CONSISTENCY: Final = 1024
 """Most consistency proofs that are kept, of up to 2 KiB each."""
@@ -138,13 +139,13 @@ class Ledger:
             The map's proof, the inclusion proof (empty without ``index``), and the consistency proof.
         """
         key = map_key(user)
-        pages = page_keys((key,), self.size)
+        pages = self._map.names(key, self.size)
         if index is None:
             self._read((), pages)
             return self._map.prove(key)[1], (), self.consistency(since)
         way = self._tiles.way(index)
         self._read(self._tiles.way_names(way), pages)
-        return self._map.prove(key)[1], self._tiles.inclusion(way), self.consistency(since)
+        return self._map.prove(key)[1], self._tiles.inclusion(index, way), self.consistency(since)
 
     def consistency(self, since: int) -> tuple[bytes, ...]:
         """Return the proof that the log goes on from its first ``since`` statements; none if it never had so many.
@@ -184,3 +185,4 @@ class Ledger:
         self._tiles.restore(tiles)
         self._tile_nodes.restore(tile_changes)
         self._page_nodes.restore(page_changes)
+        self._map.forget()

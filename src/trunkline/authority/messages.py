@@ -1,7 +1,7 @@
 """What is asked of an authority or a replica, and answered (docs/spec/authority.md section 6).
 
-Each message is a MessagePack array whose first element is its number, in the frames of docs/spec/wire.md section 1,
-inside TLS 1.3. All requests but Submit and Issue only read; a replica answers those and sends the two on to nobody.
+Each message is a MessagePack array whose first element is its number, in the frames of docs/spec/wire.md section 2,
+inside TLS 1.3. All requests but Submit and Issue only read; a replica refuses those two, and names the authority.
 """
 
 from typing import Annotated, Final
@@ -54,7 +54,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     time: Count
     """When it was signed, in seconds since 1970: what `max_staleness` is measured against."""
     revoked: Hash
-    """The hash of the revoked serials (`trunkline.authority.heads.revoked_digest`)."""
+    """The hash of the revoked serials and the Retire statements (`trunkline.authority.heads.revoked_digest`)."""
     authority: Hash
     """The id of the key that signs it: the SHA-256 of its SubjectPublicKeyInfo."""
 
@@ -158,7 +158,7 @@ class HeadIs(Message, frozen=True, tag=21):
     """Sorted; of certificates that are not expired."""
     authorities: Annotated[tuple[Certificate, ...], Meta(max_length=8)]
     retired: Annotated[tuple[Signed, ...], Meta(max_length=64)] = ()
-    """Every Retire statement."""
+    """Every Retire statement, in the order of the log."""
 
 
 class Found(Message, frozen=True, tag=22):

@@ -25,10 +25,19 @@ from trunkline.authority.statements import HASH_SIZE
 
 LEVELS: Final = 4
 SLOTS: Final = 1 << LEVELS
+TOP: Final = 12
+"""Depth down to which the siblings are kept together, three pages of them: 4096 ways, 4 MB at most."""
+
 _MANY: Final = 255
 _NONE: Final = 254
 _NODES: Final = 2 * SLOTS + 2
 """Where the hashes begin."""
+
+_CROWDED: Final = bytes([_NONE]) + bytes([_MANY]) * (2 * SLOTS - 1)
+"""How a page begins that has only slots with two leaves or more: all of the upper ones of a big map."""
+
+_FIRST: Final = _NODES - HASH_SIZE
+"""Where the hash of node 0 would be in such a page."""
 
 Leaf = tuple[bytes, bytes]
 """Key and value."""
@@ -150,6 +159,17 @@ class Map:
 
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
+        self._tops: dict[int, tuple[bytes, ...]] = {}
+        """The upper parts of proofs, by the key's first `TOP` bits, until the map changes."""
+
+    def names(self, key: bytes, size: int) -> list[bytes]:
+        """Return the names of the pages that `prove` reads, most likely, in a map of ``size`` users."""
+        start = TOP if _top(key) in self._tops else 0
+        return [page_key(depth, key) for depth in range(start, size.bit_length() + 1, LEVELS)]
+
+    def forget(self) -> None:
+        """The nodes were put back to what they were before."""
+        self._tops.clear()
 
     def root(self) -> bytes:
         """Return the root's hash."""
@@ -158,7 +178,10 @@ class Map:
 
     def update(self, changes: dict[bytes, bytes]) -> bytes:
         """Give every key its value and return the new root; reads and writes each page once."""
-        return self._update(0, list(changes.items())) if changes else self.root()
+        if not changes:
+            return self.root()
+        self._tops.clear()
+        return self._update(0, list(changes.items()))
 
     def _update(self, depth: int, changes: list[Leaf], *, new: bool = False) -> bytes:
         name = page_key(depth, changes[0][0])
@@ -185,21 +208,34 @@ class Map:
 
     def prove(self, key: bytes) -> tuple[bytes | None, MapProof]:
         """Return the value of ``key``, None if it has none, and the proof of that."""
+        top = self._tops.get(_top(key), ())
         siblings: list[bytes] = []
-        depth = 0
+        depth = len(top)
         while True:
+            if depth == TOP and not top:
+                siblings.reverse()
+                top = self._tops[_top(key)] = tuple(siblings)
+                siblings = []
             page = self._nodes.get(page_key(depth, key))
             if page is None:
                 assert depth == 0, "a page is missing: the store was altered by others"
                 return None, MapProof(())
             slot = SLOTS + _slot(key, depth)
+            if page.startswith(_CROWDED):
+                for number in (slot >> 3 ^ 1, slot >> 2 ^ 1, slot >> 1 ^ 1, slot ^ 1):
+                    at = _FIRST + HASH_SIZE * number
+                    siblings.append(page[at : at + HASH_SIZE])
+                depth += LEVELS
+                continue
             number = 1
             for shift in (3, 2, 1, 0, None):
                 lone = page[number]
                 if lone == _NONE:
-                    return None, MapProof(tuple(reversed(siblings)))
+                    siblings.reverse()
+                    return None, MapProof((*siblings, *top))
                 if lone != _MANY:
-                    return _ended(key, read_leaf(page, lone), siblings)
+                    siblings.reverse()
+                    return _ended(key, read_leaf(page, lone), (*siblings, *top))
                 if shift is not None:
                     number = slot >> shift
                     other = number ^ 1
@@ -216,6 +252,9 @@ def _slot(key: bytes, depth: int) -> int:
     return byte & 15 if depth & 4 else byte >> 4
 
 
-def _ended(key: bytes, leaf: Leaf, siblings: list[bytes]) -> tuple[bytes | None, MapProof]:
-    way = tuple(reversed(siblings))
+def _top(key: bytes) -> int:
+    return key[0] << 4 | key[1] >> 4
+
+
+def _ended(key: bytes, leaf: Leaf, way: tuple[bytes, ...]) -> tuple[bytes | None, MapProof]:
     return (leaf[1], MapProof(way)) if leaf[0] == key else (None, MapProof(way, *leaf))

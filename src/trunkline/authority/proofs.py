@@ -1,7 +1,5 @@
 """Whether an answer about a user follows from a signed head (docs/spec/authority.md section 8, step 7)."""
 
-from collections.abc import MutableMapping
-
 from msgspec.structs import replace
 
 from trunkline.authority import mapping
@@ -21,39 +19,41 @@ from trunkline.authority.statements import (
     Retire,
     Signed,
 )
+from trunkline.authority.verified import Verified
 from trunkline.errors import BadProof, BadSignature, DeniedError, InvalidUser
 
 
 def check_record(
-    answer: Found, user: str, head: Head, root: Anchor, verified: MutableMapping[bytes, bytes] | None = None
+    answer: Found, user: str, head: Head, root: Anchor, verified: Verified | None = None
 ) -> Record | None:
     """Return the record of ``user``; None if it is shown that there is none.
 
     Args:
         head: what the answer's head says, verified.
-        verified: the hashes of records by those of the statements that they rest on, where this was checked before:
-            it does not depend on the head, and a signature takes longer to verify than all the rest.
+        verified: what is not verified again; a signature takes longer to verify than all the rest.
 
     Raises:
         BadProof: the answer doesn't follow from the head.
         BadSignature: who signed the latest statement may not have said it.
     """
+    if verified is None:
+        verified = Verified()
+    verified.under(head)
     key, record = mapping.map_key(user), answer.record
     if record is None:
-        mapping.verify(key, None, answer.proof, head.map)
+        mapping.verify(key, None, answer.proof, head.map, verified.map)
         return None
     if record.user != user:
         raise BadProof(f"the answer about {user!r} has the record of {record.user!r}")
     value = mapping.record_hash(record)
-    mapping.verify(key, value, answer.proof, head.map)
+    mapping.verify(key, value, answer.proof, head.map, verified.map)
     signed = answer.statement
     if signed is None or statement_hash(signed) != record.latest:
         raise BadProof(f"the record of {user!r} came without the statement that it rests on, or with another")
-    verify_inclusion(record.latest, record.index, head.size, answer.inclusion, head.log)
-    if verified is None or verified.get(record.latest) != value:
+    verify_inclusion(record.latest, record.index, head.size, answer.inclusion, head.log, verified.log)
+    if not verified.rests(record.latest, value):
         _check_rests_on(record, signed, root)
-        if verified is not None:
-            verified[record.latest] = value
+        verified.keep(record.latest, value)
     return record
 
 

@@ -327,8 +327,8 @@ class Replica:
         if signer.key_id in retired:
             raise Revoked(f"the head is signed by {head.authority.hex()[:16]}, a key that was retired")
         check_head(given.head, signer)
-        if revoked_digest(given.revoked) != head.revoked:
-            raise BadProof("the revoked serials are not those that the head was signed for")
+        if revoked_digest(given.revoked, given.retired) != head.revoked:
+            raise BadProof("the revoked serials or the retired keys are not those that the head was signed for")
         self._authorities = {each: self._authorities[each] for each in given.authorities}
         return head
 

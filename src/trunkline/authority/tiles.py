@@ -21,19 +21,33 @@ from trunkline.authority.statements import HASH_SIZE
 
 Ranges = Iterable[tuple[int, int]]
 
-Way = tuple[list[tuple[bytes, int]], list[tuple[int, int]]]
-"""The full tiles above a leaf with the place in each, and what a proof consists of beyond them."""
+Way = tuple[list[tuple[bytes, int]], list[tuple[int, int]], tuple[bytes, ...]]
+"""The full tiles above a leaf with the place in each; the ranges of leaves whose hashes follow in the proof; and what of
+it is known already."""
 
 LEVELS: Final = 4
 WIDTH: Final = 1 << LEVELS
 FULL: Final = 30 * HASH_SIZE
 """Bytes of a full tile: 16, 8, 4 and 2 hashes."""
 
+TOP: Final = 8
+"""Level from which on the upper parts of proofs are kept, one for 256 leaves."""
+
+MAX_TOPS: Final = 8192
+"""Most of those: 8 MB, for a log of two million statements."""
+
 KEPT: Final = 256
 """Hashes of at least so many leaves are kept once they were computed: few, and every proof needs some."""
 
 MAX_KNOWN: Final = 16 * 1024
 """Most hashes that are kept so. In a log of two million statements there are that many of at least 256."""
+
+
+_SIBLINGS: Final = tuple(
+    tuple((2 * WIDTH - (2 * WIDTH >> row) + (place >> row ^ 1)) * HASH_SIZE for row in range(LEVELS))
+    for place in range(WIDTH)
+)
+"""Where the siblings stand in a full tile that prove each of its places."""
 
 
 def tile_key(level: int, index: int) -> bytes:
@@ -62,10 +76,13 @@ class Tiles:
         """Leaves in it."""
         self._known: dict[tuple[int, int], bytes] = {}
         """Hashes of ranges of leaves. What was appended since does not change them."""
+        self._tops: dict[int, tuple[bytes, ...]] = {}
+        """The upper parts of proofs, by the leaf's number over 256, until the log grows."""
         self._peaks = [self._subtree(each) for each in complete_subtrees(0, size)]
 
     def append(self, leaf: bytes) -> None:
         """Add a leaf hash."""
+        self._tops.clear()
         level, place, node = 0, self.size, leaf
         while True:
             if level % LEVELS == 0:
@@ -84,31 +101,40 @@ class Tiles:
 
     def way(self, index: int) -> Way:
         """Return where a proof that leaf ``index`` is in the log is to be found."""
+        top = self._tops.get(index >> TOP)
+        if top is not None:
+            first = tile_key(0, index >> LEVELS), index % WIDTH
+            return [first, (tile_key(1, index >> TOP), (index >> LEVELS) % WIDTH)], [], top
         tiles: list[tuple[bytes, int]] = []
         place, full = index, self.size >> LEVELS
         while place >> LEVELS < full:
             tiles.append((tile_key(len(tiles), place >> LEVELS), place % WIDTH))
             place >>= LEVELS
             full >>= LEVELS
-        return tiles, inclusion_ranges(index, self.size, 1 << LEVELS * len(tiles))
+        return tiles, inclusion_ranges(index, self.size, 1 << LEVELS * len(tiles)), ()
 
     def way_names(self, way: Way) -> list[bytes]:
         """Return the names of the tiles that `inclusion` reads."""
-        tiles, rest = way
+        tiles, rest, _ = way
         return [name for name, _ in tiles] + self.names(rest)
 
-    def inclusion(self, way: Way) -> tuple[bytes, ...]:
-        """Return the proof that the leaf whose `way` it is is in the log."""
-        tiles, rest = way
+    def inclusion(self, index: int, way: Way) -> tuple[bytes, ...]:
+        """Return the proof that leaf ``index`` is in the log, whose `way` was asked for just now."""
+        tiles, rest, top = way
         proof: list[bytes] = []
         for name, place in tiles:
             tile = self._nodes.get(name)
             assert tile is not None, "a tile is missing: the store was altered by others"
             assert len(tile) == FULL, "a tile is cut: the store was altered by others"
-            for row in range(LEVELS):
-                at = (2 * WIDTH - (2 * WIDTH >> row) + (place >> row ^ 1)) * HASH_SIZE
+            for at in _SIBLINGS[place]:
                 proof.append(tile[at : at + HASH_SIZE])
+        if top:
+            return (*proof, *top)
         proof.extend(self.hashes(rest))
+        if len(tiles) >= TOP // LEVELS:
+            if len(self._tops) >= MAX_TOPS:
+                self._tops.clear()
+            self._tops[index >> TOP] = tuple(proof[TOP:])
         return tuple(proof)
 
     def names(self, ranges: Ranges) -> list[bytes]:
@@ -129,6 +155,7 @@ class Tiles:
         self.size, peaks = snapshot
         self._peaks = list(peaks)
         self._known.clear()
+        self._tops.clear()
 
     def _store(self, level: int, place: int, node: bytes) -> None:
         name = tile_key(level, place // WIDTH)

@@ -28,6 +28,7 @@ from trunkline.authority.messages import Found, Head, HeadIs, RootIs, SignedHead
 from trunkline.authority.proofs import check_record, check_retired
 from trunkline.authority.statements import Record, Signed
 from trunkline.authority.truststate import MAX_AUTHORITIES, TrustState, decode_state, encode_state
+from trunkline.authority.verified import Verified
 from trunkline.errors import BadProof, BadSignature, ForkedHistory, NotThatUser, Revoked, StaleHead, TrustError
 
 MAX_PENDING: Final = 8
@@ -35,9 +36,6 @@ MAX_PENDING: Final = 8
 
 MAX_KNOWN: Final = 64
 """Most heads of the past that are remembered, to compare with those of peers who are behind."""
-
-MAX_VERIFIED: Final = 1024
-"""Most statements that are known to be in order: each says how a record came about, and is not checked twice."""
 
 MAX_LEAVES: Final = 256
 """Most certificates whose parse and signature are remembered; what depends on the time is checked each time."""
@@ -91,7 +89,7 @@ class Trust:
         """Heads of peers, signed by keys that may be those of authorities which are newer than our head."""
         self._evidence = tuple(evidence)
         self._leaves: OrderedDict[bytes, Identity] = OrderedDict()
-        self._verified: OrderedDict[bytes, bytes] = OrderedDict()
+        self.verified: Final = Verified()
         self._signed: OrderedDict[tuple[bytes, SignedHead], None] = OrderedDict()
         """Heads that were found to be signed, with the id of the key."""
         if state is not None:
@@ -219,8 +217,8 @@ class Trust:
         self.retire(answer.retired)
         seen = self._open(answer.head, wall)
         self._check_follows(seen, answer.consistency, first_hand=first_hand)
-        if revoked_digest(answer.revoked) != seen.head.revoked:  # 8.6
-            raise BadProof("the revoked serials are not those that the head was signed for")
+        if revoked_digest(answer.revoked, answer.retired) != seen.head.revoked:  # 8.6
+            raise BadProof("the revoked serials or the retired keys are not those that the head was signed for")
         self._accept(seen)
         self._listed = seen
         self._revoked = frozenset(answer.revoked)
@@ -242,9 +240,7 @@ class Trust:
         seen = self._open(answer.head, wall)
         self._check_follows(seen, answer.consistency, first_hand=first_hand)
         check_age(seen.head.time, wall, self.settings, self.realm)
-        record = check_record(answer, user, seen.head, self.root, self._verified)
-        if len(self._verified) > MAX_VERIFIED:
-            self._verified.popitem(last=False)
+        record = check_record(answer, user, seen.head, self.root, self.verified)
         self._accept(seen)
         return record
 
@@ -400,7 +396,8 @@ class Trust:
 
     def _open(self, signed: SignedHead, wall: float) -> "_Seen":
         """8.2 and 8.3."""
-        head = read_head(signed)
+        newest = self._newest
+        head = newest.head if newest is not None and newest.signed == signed else read_head(signed)
         if head.realm != self.fingerprint:
             raise TrustError(f"the head is of another realm than {self.realm!r}")
         issuer = self._issuer(head.authority, "the head", wall)

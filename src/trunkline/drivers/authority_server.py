@@ -31,7 +31,7 @@ from trunkline.authority.events import (
     Send,
     Tick,
 )
-from trunkline.authority.messages import Denied, Request
+from trunkline.authority.messages import Denied, Issue, Request, Submit
 from trunkline.drivers.accept_aio import Acceptor, listen
 from trunkline.drivers.authority_channel import RECEIVE_SIZE, Channel
 from trunkline.drivers.channel_aio import shown
@@ -364,22 +364,26 @@ class Server:
     def requests_arrived(self, channel: Channel) -> None:
         """For `Channel`."""
         began = not self._waiting
+        writes = False
         try:
             while (request := channel.next_request()) is not None:
                 if _log.isEnabledFor(logging.DEBUG):
                     _log.debug("< %d %r", channel.conn, request)
                 channel.unanswered += 1
                 self._waiting.append((channel.conn, request))
+                writes = writes or isinstance(request, Submit | Issue)
         except RemoteError as error:
             _log.info("closing the connection from %s: %s", channel.remote, error)
             channel.send(encode(Denied(0, error.code, str(error)[:1024])))
             channel.close(linger=True)
         else:
             self._touched[channel.conn] = channel
-        if self._waiting and began:
-            self._loop.call_soon(self._work)  # after all others that are readable now
-        elif not self._waiting:
+        if not self._waiting:
             self._settle()
+        elif began and writes:
+            self._loop.call_soon(self._work)  # after all others that are readable now: they share the save
+        elif began:
+            self._work()  # questions share nothing, and another turn of the loop takes longer than some answers
 
     def channel_lost(self, channel: Channel, why: str) -> None:
         """For `Channel`."""

@@ -5,7 +5,10 @@ turns the reactor, like the plain exchange before them: so a post whose owner co
 that is slow, or hostile, keeps nobody waiting (`Proofs`).
 """
 
+import contextlib
 import select
+import socket
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -13,25 +16,65 @@ from trunkline.drivers.clock import now as clock
 from trunkline.drivers.pollers import IN, OUT, Pollers
 from trunkline.drivers.secure_sockets import Member, Prepared, SecureConnection, SecureHandshake, Want
 from trunkline.drivers.sockets import Connection, hang_up
-from trunkline.errors import TrunklineError
+from trunkline.errors import ClosedError, TrunklineError
 
 Outcome = SecureConnection | TrunklineError
 
 _MASK: Final = {Want.READ: IN, Want.WRITE: OUT}
 
 
-def prove(handshake: SecureHandshake, sock: Connection, ahead: Prepared | None = None) -> SecureConnection:
+class Span:
+    """The time until the client is closed: what callers do with sockets of their own, `close` has to end too."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._conns: set[SecureConnection] = set()
+        self._over = False
+
+    def check(self) -> None:
+        """See that it goes on.
+
+        Raises:
+            ClosedError: the client was closed.
+        """
+        if self._over:
+            raise ClosedError("the switchboard was closed meanwhile")
+
+    def end(self) -> None:
+        """Wake everybody who is in a handshake: the peer reads EOF, and so do they."""
+        with self._lock:
+            self._over = True
+            for conn in self._conns:
+                with contextlib.suppress(OSError):
+                    # Below TLS: its state belongs to the thread that is in the handshake.
+                    socket.socket.shutdown(conn, socket.SHUT_RDWR)
+
+    def enter(self, conn: SecureConnection) -> None:
+        """Have `end` wake whoever waits for ``conn``."""
+        with self._lock:
+            self.check()
+            self._conns.add(conn)
+
+    def leave(self, conn: SecureConnection) -> None:
+        """Leave ``conn`` alone from now on: it may be closed, and its descriptor be another's."""
+        with self._lock:
+            self._conns.discard(conn)
+
+
+def prove(handshake: SecureHandshake, sock: Connection, span: Span, ahead: Prepared | None = None) -> SecureConnection:
     """Return the connection, which blocks, once the peer has proved who it is. If not, it is closed.
 
     Args:
         ahead: what was got ready before there was a connection.
 
     Raises:
+        ClosedError: the client was closed before it was done.
         TrunklineError: as `SecureHandshake.step`.
     """
     sock.setblocking(False)
     conn = handshake.over_socket(sock, ahead)
     try:
+        span.enter(conn)
         poll: select.poll | None = None
         while (want := handshake.step(clock())) is not Want.NOTHING:
             if poll is None:
@@ -40,9 +83,14 @@ def prove(handshake: SecureHandshake, sock: Connection, ahead: Prepared | None =
             poll.poll(max(handshake.deadline - clock(), 0.0) * 1000)
             if clock() >= handshake.deadline:  # whatever has come: who sends a byte at a time gets no longer
                 handshake.expire(clock())
+        span.leave(conn)
+        span.check()
         conn.setblocking(True)
-    except BaseException:
+    except BaseException as error:
+        span.leave(conn)
         conn.hang_up()
+        if isinstance(error, TrunklineError):
+            span.check()  # then it is no fault of the peer's
         raise
     conn.peer = handshake.peer
     return conn

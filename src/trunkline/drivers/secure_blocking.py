@@ -3,6 +3,7 @@
 Who proves nothing is avoided from then on, and the call goes on until its deadline (docs/spec/secure-meeting.md).
 """
 
+import contextlib
 import logging
 from typing import Final
 
@@ -20,7 +21,7 @@ from trunkline.drivers.secure_sockets import (
     ends_the_call,
     user_of,
 )
-from trunkline.errors import TrunklineError
+from trunkline.errors import ClosedError, TrunklineError
 from trunkline.meeting.confirmation import Meeting
 from trunkline.meeting.handshake import Role
 
@@ -47,20 +48,21 @@ def secure_meet(
     """Return the connection to the process of ``peer_user`` that meets us, which has proved to be that.
 
     Raises:
-        MeetTimeout, NoSwitchboard, InvalidName, TooMany, TrustError: see `trunkline.secure_meet`.
+        MeetTimeout, NoSwitchboard, InvalidName, TooMany, TrustError, ClosedError: see `trunkline.secure_meet`.
     """
     deadline = None if timeout is None else clock() + timeout
     user = user_of(member)
     suspects = Suspects(you)
-    ahead = Ahead(member, you, peer_user)
-    try:
+    span = client.span
+    with contextlib.closing(Ahead(member, you, peer_user)) as ahead:
         while True:
             conn, told = client.meet_once(
                 me,
                 you,
                 timeout,
                 deadline,
-                ahead.make,
+                meanwhile=ahead.make,
+                span=span,
                 datagram=datagram,
                 user=user,
                 peer_user=peer_user,
@@ -77,14 +79,12 @@ def secure_meet(
                 conn.close()  # it is our side that can't go on
                 raise
             try:
-                return prove(handshake, conn, ahead)
+                return prove(handshake, conn, span, ahead)
             except TrunklineError as error:
-                if ends_the_call(error):
+                if isinstance(error, ClosedError) or ends_the_call(error):
                     raise
                 _log.info("= impostor %s: %s", you, error)
                 suspects.add(told.partner, peer_user, error)
             seconds = suspects.pause()
             if seconds:
                 client.pause(seconds, deadline)
-    finally:
-        ahead.close()
