@@ -18,7 +18,18 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 CRASHES = ROOT / "fuzz" / "crashes"
 SEEDS = 32
-NAMES = ("codec", "server", "client", "handshake", "transfer", "sealing")
+NAMES = (
+    "codec",
+    "server",
+    "client",
+    "handshake",
+    "transfer",
+    "sealing",
+    "confirmation",
+    "trust",
+    "authority",
+    "joining",
+)
 
 
 class Outcome(NamedTuple):
@@ -72,7 +83,7 @@ def main() -> int:
         outcome = fuzz(name, f"-max_total_time={given.seconds}", crashes=crashes)
         failed |= outcome.crashed
         verdict = "CRASHED" if outcome.crashed else "no crash"
-        print(f"{name:10} {outcome.executions:9} executions   coverage {outcome.coverage:5}   {verdict}", flush=True)
+        print(f"{name:12} {outcome.executions:9} executions   coverage {outcome.coverage:5}   {verdict}", flush=True)
         if outcome.crashed:
             print("\n".join(outcome.output.splitlines()[-40:]), flush=True)
     return 1 if failed else 0

@@ -4,11 +4,8 @@ import asyncio
 import contextlib
 import io
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
-
-import pytest
 
 from trunkline.authority.certificates import fingerprint_text
 from trunkline.cli import main
@@ -84,13 +81,3 @@ class World:
 
     def person(self, name: str) -> Person:
         return Person(self.path / name)
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    for name in ("TRUNKLINE_HOME", "TRUNKLINE_SWITCHBOARDS", "TRUNKLINE_PASSPHRASE"):
-        monkeypatch.delenv(name, raising=False)
-    made = World(tmp_path)
-    with made.authority:
-        made.settle()
-        yield made

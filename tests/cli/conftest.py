@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.authoritykit import World
 from tests.e2e.process import Process
 
 WITHIN = 60.0  # seconds that a command may take on a busy machine
@@ -77,7 +78,7 @@ class Commands:
 
     def counts(self) -> dict[str, Any]:
         """Return what the server says of itself."""
-        rows = json.loads(self.run("status", "--json").stdout)
+        rows = json.loads(self.run("status", "--json").stdout)["servers"]
         return next(row for row in rows if row["address"] == self.switchboards)
 
 
@@ -113,3 +114,13 @@ def me() -> str:
 def you() -> str:
     """Another one."""
     return f"you-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    for name in ("TRUNKLINE_HOME", "TRUNKLINE_SWITCHBOARDS", "TRUNKLINE_PASSPHRASE"):
+        monkeypatch.delenv(name, raising=False)
+    made = World(tmp_path)
+    with made.authority:
+        made.settle()
+        yield made

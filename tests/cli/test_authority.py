@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.authoritykit import LiveAuthority, Person
 from tests.cli.conftest import WITHIN, Commands
 from trunkline.authority import requests
 from trunkline.authority.messages import AskRoot, Found, Get, RootIs, Stored, Submit
@@ -153,3 +154,22 @@ def test_metrics(place: Commands) -> None:
     assert "trunkline_authority_requests_total 0.0" in text
     assert server.stop(WITHIN) == 0
     assert "authority has stopped" in server.stderr
+
+
+def test_a_stolen_key_is_retired(tmp_path: Path) -> None:
+    ann = Person(tmp_path)
+    ann.says("authority", "init", "lab.example")
+    stolen = AuthorityHome(tmp_path).load().issuer.key_id.hex()[:16]
+    ann.says("authority", "renew")
+    with LiveAuthority(tmp_path) as authority:
+        where = ("--authority", authority.address)
+        keys = ann.says("authority", "retire", *where).splitlines()
+        assert len(keys) == 2
+        assert any(line.startswith(f"{stolen}  until 20") for line in keys)
+        ann.says("authority", "retire", "", *where, code=1)
+        assert "2 of the authority's keys begin with ''" in ann.errors
+        assert ann.says("authority", "retire", stolen, "--yes", *where) == f"the key {stolen} is retired\n"
+        (left,) = ann.says("authority", "retire", *where).splitlines()
+        assert not left.startswith(stolen)
+        ann.says("authority", "retire", left[:16], "--yes", *where, code=1)
+        assert "can't be retired while it does" in ann.errors

@@ -15,7 +15,7 @@ def test_a_name_that_is_nearly_right(cli, me, you):
         f"'{you}' is posted; it differs from '{wrong}' by case only",
     ]
     said = json.loads(cli.run("explain", me, wrong, "--json").stdout)
-    assert said == {"me": me, "you": wrong, "lines": result.stdout.splitlines()}
+    assert said == {"me": me, "you": wrong, "user": "", "peer_user": "", "lines": result.stdout.splitlines()}
 
 
 def test_names_that_cannot_be(cli):

@@ -11,14 +11,14 @@ def test_what_is_posted(cli, me, you):
     cli.expose(f"{me}/b", "tcp:127.0.0.1:9", "--unique")
     cli.expose(you, "tcp:127.0.0.1:9")
     assert json.loads(cli.run("names", f"{me}/", "--json").stdout) == [
-        {"name": f"{me}/a", "holders": 2, "unique": False, "datagram": False},
-        {"name": f"{me}/b", "holders": 1, "unique": True, "datagram": False},
+        {"name": f"{me}/a", "user": "", "holders": 2, "unique": False, "datagram": False},
+        {"name": f"{me}/b", "user": "", "holders": 1, "unique": True, "datagram": False},
     ]
     head, *rows = cli.run("names", me).stdout.splitlines()
     assert [row.split() for row in (head, *rows)] == [
-        ["NAME", "HOLDERS", "KIND"],
-        [f"{me}/a", "2", "stream"],
-        [f"{me}/b", "1", "stream", "unique"],
+        ["NAME", "USER", "HOLDERS", "KIND"],
+        [f"{me}/a", "-", "2", "stream"],
+        [f"{me}/b", "-", "1", "stream", "unique"],
     ]
     assert f"\n{you} " in cli.run("names").stdout
 

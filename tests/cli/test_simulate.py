@@ -5,16 +5,16 @@ import pytest
 
 from trunkline.cli import main
 from trunkline.sim import randomworld
+from trunkline.sim.catalogue import ABOUT
 from trunkline.sim.replay import Recording
-from trunkline.sim.worlds import WORLDS
 
 
 def test_alone_it_lists_the_worlds(capfd):
     assert main(["simulate"]) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == [*WORLDS, "all", "random"]
+    assert [line.split()[0] for line in lines[1:]] == [*ABOUT, "all", "random"]
     assert main(["simulate", "--json"]) == 0
-    assert [world["name"] for world in json.loads(capfd.readouterr().out)] == list(WORLDS)
+    assert [world["name"] for world in json.loads(capfd.readouterr().out)] == list(ABOUT)
 
 
 def test_a_world_is_explored(capfd):
@@ -68,3 +68,10 @@ def test_a_file_that_is_no_recording(capfd, tmp_path, text):
 def test_no_such_file(capfd, tmp_path):
     assert main(["simulate", "--replay", str(tmp_path / "missing")]) == 1
     assert capfd.readouterr().err == f"trunkline: no such file or directory: {tmp_path}/missing\n"
+
+
+def test_realms_and_secure_meetings_are_explored_too(capfd):
+    assert main(["simulate", "replica-altered", "secure-pair", "--faults", "1"]) == 0
+    out = capfd.readouterr().out
+    assert out.count("frontier exhausted: exhaustive") == 2
+    assert "1 fault(s): alter" in out

@@ -13,7 +13,7 @@ def test_every_server_that_is_known_to_any(lost, you):
     first.wait_for_line("server joined: two", WITHIN)
     lost.switchboards = one
     lost.expose(you, "tcp:127.0.0.1:9")
-    rows = json.loads(lost.run("status", "--json").stdout)
+    rows = json.loads(lost.run("status", "--json").stdout)["servers"]
     assert [(row["id"], row["address"], row["up"], row["mates"]) for row in rows] == [
         ("one", one, True, ["two"]),
         ("two", two, True, ["one"]),
@@ -22,7 +22,7 @@ def test_every_server_that_is_known_to_any(lost, you):
     assert 0 < rows[0]["round_trip"] < WITHIN
     second.kill()
     first.wait_for_line("server missing: two", WITHIN)
-    rows = json.loads(lost.run("status", "--json").stdout)
+    rows = json.loads(lost.run("status", "--json").stdout)["servers"]
     assert [(row["id"], row["up"], row["missing"]) for row in rows] == [("one", True, ["two"]), ("two", False, [])]
     assert rows[1]["reason"] == "connection refused"
     shown = lost.run("status")
@@ -36,7 +36,7 @@ def test_every_server_that_is_known_to_any(lost, you):
 def test_one_server_under_two_addresses_is_one_row(cli):
     port = cli.switchboards.rpartition(":")[2]
     result = cli.run("status", "--json", "--switchboards", f"{cli.switchboards},localhost:{port}")
-    assert len(json.loads(result.stdout)) == 1
+    assert len(json.loads(result.stdout)["servers"]) == 1
 
 
 def test_none_is_up(lost):

@@ -54,7 +54,7 @@ def test_servers_join_and_log_it_and_leave(lost):
     second, other = lost.server("--join", address, "--heartbeat", 0.2)
     first.wait_for_line(f"INFO server joined: {other} at {other}", WITHIN)
     lost.switchboards = address
-    rows = json.loads(lost.run("status", "--json").stdout)
+    rows = json.loads(lost.run("status", "--json").stdout)["servers"]
     assert {row["address"]: row["mates"] for row in rows} == {address: [other], other: [address]}
     second.stop(WITHIN)
     first.wait_for_line(f"INFO server left: {other}", WITHIN)

@@ -147,3 +147,11 @@ def test_settings_are_written_as_they_are_read():
 
     settings = Settings(switchboards=("a:1", 'qu"ote\\ä:2'), advertise=())
     assert toml.decode(to_toml(settings, "of a test"), type=Settings) == settings
+
+
+def test_what_nobody_named_is_left_out_if_no_guess_is_wanted(tmp_path):
+    home = Home(tmp_path, {})
+    assert home.switchboards(guess=False) == ()
+    home.remember([Address("10.0.0.1", 1)])
+    assert home.switchboards(guess=False) == (Address("10.0.0.1", 1),)
+    assert home.switchboards() == (Address("10.0.0.1", 1), Address("127.0.0.1", 7117))

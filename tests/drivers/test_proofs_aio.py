@@ -112,7 +112,7 @@ def test_it_waits_for_what_the_handshake_wants(wants: list[Want], monkeypatch: p
     async def main() -> None:
         nonlocal two
         one, two = pair()
-        side = Side(Role.PASSIVE)
+        side = Side(Role.ACTIVE)
         monkeypatch.setattr(SecureHandshake, "step", step)
         side.proof.begin(one)
         assert str(await side.done) == "enough"

@@ -11,7 +11,7 @@ from tests.leaks import no_leaks
 from tests.securekit import Lone, TinyRealm
 from trunkline.drivers.clock import now as clock
 from trunkline.drivers.pollers import Pollers
-from trunkline.drivers.proofs_blocking import Outcome, Proofs, prove
+from trunkline.drivers.proofs_blocking import Outcome, Proofs, Span, prove
 from trunkline.drivers.secure_sockets import SecureConnection, SecureHandshake
 from trunkline.drivers.sockets import Connection
 from trunkline.errors import LinkClosed, NotThatUser, SilentPeer
@@ -65,7 +65,7 @@ class World:
     def client(self, sock: Connection, member: Lone) -> None:
         def call() -> None:
             with contextlib.suppress(Exception):
-                prove(SecureHandshake(ANN, member, now=clock()), sock).close()
+                prove(SecureHandshake(ANN, member, now=clock()), sock, Span()).close()
 
         thread = threading.Thread(target=call)
         self.threads.append(thread)
@@ -99,7 +99,7 @@ def test_a_caller_waits_for_the_proof(world, ann):
     ours, theirs = pair()
     world.arrives(theirs)
     got: list[SecureConnection] = []
-    caller = threading.Thread(target=lambda: got.append(prove(SecureHandshake(ANN, ann, now=clock()), ours)))
+    caller = threading.Thread(target=lambda: got.append(prove(SecureHandshake(ANN, ann, now=clock()), ours, Span())))
     caller.start()
     world.turn_until(1)
     caller.join()
@@ -117,14 +117,14 @@ def test_a_caller_waits_for_the_proof(world, ann):
 def test_a_caller_does_not_wait_for_ever(ann):
     ours, theirs = pair()
     with theirs, pytest.raises(SilentPeer):
-        prove(SecureHandshake(ANN, ann, now=clock(), timeout=0.01), ours)
+        prove(SecureHandshake(ANN, ann, now=clock(), timeout=0.01), ours, Span())
 
 
 def test_a_caller_whose_peer_is_gone(ann):
     ours, theirs = pair()
     theirs.close()
     with pytest.raises(LinkClosed):
-        prove(SecureHandshake(ANN, ann, now=clock()), ours)
+        prove(SecureHandshake(ANN, ann, now=clock()), ours, Span())
 
 
 def test_slow_and_hostile_clients_hold_up_nobody(world, realm, ann):
@@ -229,7 +229,7 @@ def test_who_meets_somebody_else_is_told(world, ann):
 
     def call() -> None:
         try:
-            prove(SecureHandshake(wrong, ann, now=clock()), ours)
+            prove(SecureHandshake(wrong, ann, now=clock()), ours, Span())
         except NotThatUser as error:
             raised.append(error)
 

@@ -13,7 +13,7 @@ from trunkline.drivers.addresses import place
 from trunkline.drivers.client_blocking import BlockingClient
 from trunkline.drivers.offers import Offer
 from trunkline.drivers.secure_blocking import secure_meet
-from trunkline.drivers.secure_sockets import SecureConnection
+from trunkline.drivers.secure_sockets import SecureConnection, Suspects
 from trunkline.errors import ClosedError, ForkedHistory, InvalidUser, MeetTimeout, NotAllowed, StaleHead
 from trunkline.names import Address
 from trunkline.switchboard.config import ClientConfig
@@ -263,6 +263,40 @@ def test_closing_everything_hangs_up_too(new_client, ben):
         mute.settimeout(SOON)
         client.close()
         assert mute.recv(1) == b""
+
+
+def test_closing_everything_ends_a_meet_that_is_in_its_handshake(new_client, pool, ann):
+    """The peer has committed and says nothing; without that the call would wait for it, and then begin anew."""
+    client = new_client()
+    mute = pool.submit(new_client().meet_once, "bob", "alice", SOON, None, user="ben", peer_user="ann")
+    call = pool.submit(secure_meet, client, ann, "alice", "bob", "ben", None)
+    conn, _ = mute.result()
+    with conn:
+        client.close()
+        with pytest.raises(ClosedError, match="closed meanwhile"):
+            call.result(SOON)
+        assert client._crew.reactor is None, "nothing was begun anew"
+
+
+def test_closing_everything_ends_a_meet_that_pauses_between_impostors(new_client, pool, realm, ann, monkeypatch):
+    pausing = threading.Event()
+    pause = Suspects.pause
+
+    def long_pause(self: Suspects) -> float:
+        pause(self)
+        pausing.set()
+        return SOON
+
+    monkeypatch.setattr(Suspects, "pause", long_pause)
+    client, hers = new_client(), new_client()
+    eve = pool.submit(secure_meet, hers, squatter(realm), "bob", "alice", "ann", SOON)
+    call = pool.submit(secure_meet, client, ann, "alice", "bob", "ben", None)
+    assert pausing.wait(SOON)
+    for each in (client, hers):
+        each.close()
+    for each in (call, eve):
+        with pytest.raises(ClosedError):
+            each.result(SOON)
 
 
 # ---- what ends the call ----------------------------------------------------------------------------------------------

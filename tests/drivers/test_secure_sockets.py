@@ -10,6 +10,7 @@ from tests.securekit import Lone, TinyRealm, new_key
 from trunkline.authority.statements import HASH_SIZE
 from trunkline.drivers.secure_sockets import (
     SESSION_TIME,
+    SecureConnection,
     SecureHandshake,
     Suspects,
     Want,
@@ -82,11 +83,14 @@ class Two:
             SecureHandshake(b, ben, allow=("ann", "ops/*"), now=0.0),
         ]
         self.socks = pair()
-        self.conns = []
+        self.conns: list[SecureConnection] = []
+        self.outcomes: list[Outcome | None] = [None, None]
         for sock, handshake in zip(self.socks, self.handshakes, strict=True):
             sock.setblocking(False)
-            self.conns.append(handshake.over_socket(sock))
-        self.outcomes: list[Outcome | None] = [None, None]
+            self.conns.append(self.over_socket(handshake, sock))
+
+    def over_socket(self, handshake: SecureHandshake, sock: socket.socket) -> SecureConnection:
+        return handshake.over_socket(sock)
 
     def step(self, who: int) -> None:
         if self.outcomes[who] is not None:
@@ -210,8 +214,51 @@ def test_a_session_that_is_old_is_changed_for_a_new_one(realm, monkeypatch):
     reused(ann, ben)
     assert list(ann.sessions.kept.values()) == [first]
     monkeypatch.setattr("trunkline.drivers.secure_sockets.SESSION_TIME", -1)
-    assert reused(ann, ben)
+    assert not reused(ann, ben)
     assert list(ann.sessions.kept.values()) != [first]
+
+
+class Late(Two):
+    """The passive side begins when the hello is there, as the drivers have it."""
+
+    def over_socket(self, handshake: SecureHandshake, sock: socket.socket) -> SecureConnection:
+        if handshake is self.handshakes[1]:
+            assert not handshake.can_begin(sock)
+            assert self.handshakes[0].can_begin(self.conns[0])
+            self.step(0)
+            assert handshake.can_begin(sock)
+        return super().over_socket(handshake, sock)
+
+    def tickets(self) -> int:
+        """Run, and say how many tickets there were."""
+        self.run()
+        given = self.conns[1].context.num_tickets
+        assert all(isinstance(outcome, Peer) for outcome in self.end())
+        return given
+
+
+def test_who_resumes_gets_no_other_ticket(realm):
+    ann, ben = realm.member("ann"), realm.member("ben")
+    assert [Late(ann, ben).tickets() for _ in range(3)] == [1, 0, 0]
+
+
+def test_who_asks_to_resume_in_vain_has_a_full_handshake_and_then_a_ticket(realm):
+    ann, ben = realm.member("ann"), realm.member("ben")
+    assert Late(ann, ben).tickets() == 1
+    ben = realm.member("ben")  # it was started anew, and knows of no session
+    assert Late(ann, ben).tickets() == 0
+    assert not ann.sessions.kept
+    assert Late(ann, ben).tickets() == 1
+    assert reused(ann, ben)
+
+
+def test_a_connection_that_is_gone_is_no_reason_to_wait(ben):
+    near, far = tcp()
+    with far:
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        near.close()
+        far.setblocking(False)
+        assert SecureHandshake(BEN, ben, now=0.0).can_begin(far)
 
 
 def test_who_is_revoked_is_refused_on_a_resumed_connection_too(realm):

@@ -11,9 +11,15 @@ stdin the program closes its switchboard, whatever is under way, and ends.
         {"id": 2, "stands": 0, "secret": ""}, then for each client {"id": 2, "peer": "c", "theirs": "u", "mine": "z/1"}
     {"id": 3, "do": "status", "server": "host:port"}
         {"id": 3, "status": {"meets": 0, …}}
+    {"id": 4, "do": "expires"}: when the certificate of the home's user ends
+        {"id": 4, "expires": 1700000000}
+
+With "peer_user" a meeting is secure, with "allow" a post; "user" in what is said of it is whose certificate the other
+has shown, "certificate" tells certificates apart.
 """
 
 import asyncio
+import hashlib
 import itertools
 import json
 import os
@@ -25,6 +31,7 @@ import msgspec
 
 import trunkline.aio
 from trunkline.connect import Switchboard
+from trunkline.names import Peer
 
 Job = dict[str, Any]
 
@@ -32,6 +39,13 @@ Job = dict[str, Any]
 def tell(job: Job, **result: object) -> None:
     # One write of less than PIPE_BUF bytes: workers may share a pipe, and lines don't mix.
     os.write(1, msgspec.json.encode({"id": job["id"]} | result) + b"\n")
+
+
+def shown(peer: Peer) -> dict[str, str]:
+    if peer.user is None:
+        return {"peer": peer.name}
+    certificate = hashlib.sha256(peer.certificate or b"").hexdigest()[:16]
+    return {"peer": peer.name, "user": peer.user, "certificate": certificate}
 
 
 def failed(job: Job, error: Exception) -> None:
@@ -71,26 +85,30 @@ class Aio:
             failed(job, error)
 
     async def meet(self, job: Job) -> None:
-        reader, writer, peer = await self.switchboard.meet(job["me"], job["you"], timeout=job["timeout"])
-        tell(job, peer=peer.name, theirs=await exchange(reader, writer, job["nonce"]))
+        who = {"peer_user": job["peer_user"]} if "peer_user" in job else {}
+        call = self.switchboard.secure_meet if who else self.switchboard.meet
+        reader, writer, peer = await call(job["me"], job["you"], timeout=job["timeout"], **who)
+        tell(job, **shown(peer), theirs=await exchange(reader, writer, job["nonce"]))
 
     async def post(self, job: Job) -> None:
         secret = bytes.fromhex(job["secret"]) if "secret" in job else None
         count = itertools.count(1)
+        whom = {"allow": job["allow"]} if "allow" in job else {}
+        offer = self.switchboard.secure_post if whom else self.switchboard.post
         async with (
-            self.switchboard.post(job["name"], unique=job.get("unique", False), secret=secret) as post,
+            offer(job["name"], unique=job.get("unique", False), secret=secret, **whom) as post,
             asyncio.TaskGroup() as clients,
         ):
             tell(job, stands=post.generation, secret=post.secret.reveal().hex() if post.secret else "")
             while True:
                 reader, writer, peer = await post.accept()
                 mine = f"{job['nonce']}/{next(count)}"
-                clients.create_task(self.serve(job, reader, writer, peer.name, mine))
+                clients.create_task(self.serve(job, reader, writer, peer, mine))
 
     async def serve(
-        self, job: Job, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str, mine: str
+        self, job: Job, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer, mine: str
     ) -> None:
-        tell(job, peer=peer, mine=mine, theirs=await exchange(reader, writer, mine))
+        tell(job, **shown(peer), mine=mine, theirs=await exchange(reader, writer, mine))
 
     async def status(self, job: Job) -> None:
         async with trunkline.aio.Switchboard(job["server"]) as there:
@@ -129,12 +147,16 @@ class Blocking:
             failed(job, error)
 
     def meet(self, job: Job) -> None:
-        with self.switchboard.meet(job["me"], job["you"], timeout=job["timeout"]) as conn:
-            tell(job, peer=conn.peer.name, theirs=self.exchange(conn, job["nonce"]))
+        who = {"peer_user": job["peer_user"]} if "peer_user" in job else {}
+        call = self.switchboard.secure_meet if who else self.switchboard.meet
+        with call(job["me"], job["you"], timeout=job["timeout"], **who) as conn:
+            tell(job, **shown(conn.peer), theirs=self.exchange(conn, job["nonce"]))
 
     def post(self, job: Job) -> None:
         secret = bytes.fromhex(job["secret"]) if "secret" in job else None
-        with self.switchboard.post(job["name"], unique=job.get("unique", False), secret=secret) as post:
+        whom = {"allow": job["allow"]} if "allow" in job else {}
+        offer = self.switchboard.secure_post if whom else self.switchboard.post
+        with offer(job["name"], unique=job.get("unique", False), secret=secret, **whom) as post:
             tell(job, stands=post.generation, secret=post.secret.reveal().hex() if post.secret else "")
             for number, conn in enumerate(post, 1):
                 threading.Thread(target=self.serve, args=(job, conn, f"{job['nonce']}/{number}")).start()
@@ -142,7 +164,7 @@ class Blocking:
     def serve(self, job: Job, conn: Any, mine: str) -> None:
         try:
             with conn:
-                tell(job, peer=conn.peer.name, mine=mine, theirs=self.exchange(conn, mine))
+                tell(job, **shown(conn.peer), mine=mine, theirs=self.exchange(conn, mine))
         except OSError as error:
             failed(job, error)
 
@@ -150,6 +172,9 @@ class Blocking:
         conn.sendall(f"{mine}\n".encode())
         with conn.makefile("r") as lines:
             return str(lines.readline().strip())
+
+    def expires(self, job: Job) -> None:
+        tell(job, expires=self.switchboard.membership().expires)
 
     def status(self, job: Job) -> None:
         with Switchboard(job["server"]) as there:

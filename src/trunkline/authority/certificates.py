@@ -1,4 +1,4 @@
-"""X.509 for realms: what the certificates hold, and how they are read (docs/spec/authority.md section 3).
+"""X.509 for realms: what the certificates hold, and how they are read (docs/spec/authority.md section 7).
 
     root (the administrator's)  ->  intermediate (an authority's)  ->  leaf (one user, one day)
 

@@ -1,4 +1,4 @@
-"""The line that brings another machine into a realm (docs/spec/authority.md section 8).
+"""The line that brings another machine into a realm (docs/spec/authority.md section 13).
 
     trunkline:REALM/FINGERPRINT/SWITCHBOARD[,SWITCHBOARD…]/AUTHORITY[,AUTHORITY…]
 

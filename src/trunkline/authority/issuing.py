@@ -1,4 +1,4 @@
-"""Certificates made: a realm's root, the authority's intermediates, users' leaves (docs/spec/authority.md section 3).
+"""Certificates made: a realm's root, the authority's intermediates, users' leaves (docs/spec/authority.md section 7).
 
 Keys, serials and times come from the caller. All signatures are ECDSA with SHA-256, made deterministically (RFC 6979):
 the same input gives the same certificate, and none depends on the quality of randomness.

@@ -1,7 +1,7 @@
 """What is asked of an authority or a replica, and answered (docs/spec/authority.md section 6).
 
-Each message is a MessagePack array whose first element is its number, in the frames of docs/spec/wire.md section 1,
-inside TLS 1.3. All requests but Submit and Issue only read; a replica answers those and sends the two on to nobody.
+Each message is a MessagePack array whose first element is its number, in the frames of docs/spec/wire.md section 2,
+inside TLS 1.3. All requests but Submit and Issue only read; a replica refuses those two, and names the authority.
 """
 
 from typing import Annotated, Final

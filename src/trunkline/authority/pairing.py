@@ -1,4 +1,4 @@
-"""Into a realm by three spoken words: what two machines say to each other (docs/spec/authority.md section 9).
+"""Into a realm by three spoken words: what two machines say to each other (docs/spec/authority.md section 13).
 
     joiner                              inviter
     share of SPAKE2            ────▶

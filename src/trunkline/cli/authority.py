@@ -1,4 +1,4 @@
-"""``trunkline authority``: make a realm, serve its directory, renew the authority's key, check the whole log."""
+"""``trunkline authority``: make a realm, serve its directory, renew and retire its keys, check the whole log."""
 
 import logging
 import time
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from trunkline.cli.common import Common, more_descriptors, run, run_service
+from trunkline.cli.realm import AuthorityAt, Yes, confirm, day, directory, root_signer
+from trunkline.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from trunkline.names import Address, Secret
 
 ANYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound to here
+
+_ID: Final = 16
+"""Characters of a key's id that are shown: as many as logs and errors show."""
 
 AdminDir = Annotated[
     Path | None,
@@ -74,7 +79,6 @@ def init(
     """
     from trunkline.authority.certificates import fingerprint_text, parse_root
     from trunkline.drivers.authority_home import DEFAULT_PORT, Settings, certificates_pem, read_certificates
-    from trunkline.errors import ConfigError
     from trunkline.names import Address
     from trunkline.users import check_realm
 
@@ -144,7 +148,6 @@ def serve(
     """
     from trunkline.drivers.authority_aio import AuthorityServer
     from trunkline.drivers.disk import open_store
-    from trunkline.errors import ConfigError
 
     common: Common = ctx.obj
     home = _home(common)
@@ -187,7 +190,6 @@ def renew(
       trunkline authority renew --certificate main.pem
     """
     from trunkline.drivers.authority_home import read_certificates
-    from trunkline.errors import ConfigError
 
     common: Common = ctx.obj
     home = _home(common, admin_dir)
@@ -205,6 +207,46 @@ def renew(
     _create_store(home, None)
     until = time.strftime("%Y-%m-%d", time.gmtime(anchor.not_after))
     common.tell(f"the authority signs with the key {anchor.key_id.hex()[:16]} until {until}, once it is started anew")
+
+
+@authority.command()
+def retire(
+    ctx: typer.Context,
+    key: Annotated[
+        str | None,
+        typer.Argument(metavar="KEY", help="Its id, or how that begins; none: list the keys.", show_default=False),
+    ] = None,
+    admin_dir: AdminDir = None,
+    yes: Yes = False,
+    at: AuthorityAt = None,
+) -> None:
+    """Have a key of an authority believed no more, because it was stolen or got lost. That can't be undone.
+
+    Heads and certificates that it signed are refused by everybody who has fetched the next head. The authority has to
+    sign with another key by then: renew it and start it anew first. Afterwards start other programs anew.
+
+    \b
+    Examples:
+      trunkline authority retire                  the keys, and until when they are good
+      trunkline authority retire 3f9a52c18e07d6b4
+    """
+    common: Common = ctx.obj
+    root = root_signer(common, admin_dir) if key is not None else None
+    with directory(common, at) as asked:
+        asked.refresh()
+        known = {anchor.key_id.hex(): anchor for anchor in asked.authorities()}
+        if key is None or root is None:
+            for text, anchor in known.items():
+                common.tell(f"{text[:_ID]}  until {day(anchor.not_after)}")
+            return
+        found = [text for text in known if text.startswith(key.lower())]
+        if len(found) != 1:
+            raise ConfigError(
+                f"{len(found)} of the authority's keys begin with {key!r}: `trunkline authority retire` lists them"
+            )
+        if confirm(f"Is the authority's key {found[0][:_ID]} never to be believed again?", yes=yes):
+            asked.retire_key(bytes.fromhex(found[0]), root)
+            common.tell(f"the key {found[0][:_ID]} is retired")
 
 
 @authority.command()
@@ -390,7 +432,6 @@ def _listen(texts: "list[str] | tuple[str, ...]") -> "list[Address]":
 
 
 def _check_name(found: str, wanted: str) -> None:
-    from trunkline.errors import ConfigError
 
     if found != wanted:
         raise ConfigError(f"that root is of the realm {found!r}, not of {wanted!r}")
@@ -407,8 +448,6 @@ def _read_request(file: Path) -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding
     from cryptography.x509 import load_pem_x509_csr
 
-    from trunkline.errors import ConfigError
-
     try:
         return load_pem_x509_csr(file.read_bytes()).public_bytes(Encoding.DER)
     except OSError as error:
@@ -418,7 +457,6 @@ def _read_request(file: Path) -> bytes:
 
 
 def _write(file: Path, data: bytes) -> None:
-    from trunkline.errors import ConfigError
 
     try:
         file.write_bytes(data)

@@ -81,7 +81,7 @@ def make_invitation(common: Common) -> "Invitation":
     home = realm_home(common)
     settings: RealmSettings = home.settings()
     known = common.servers()
-    switchboards = Home(common.home).switchboards() if known is None else known
+    switchboards = Home(common.home).switchboards(guess=False) if known is None else known
     return Invitation(
         settings.realm,
         parse_fingerprint(settings.root),

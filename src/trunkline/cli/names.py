@@ -17,7 +17,7 @@ def names(
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the names that are posted, and by how many processes.
+    """List the names that are posted, by whom, and by how many processes.
 
     \b
     Example:
@@ -28,11 +28,15 @@ def names(
     found = run(_names(common, prefix))
     if as_json:
         common.tell_json(
-            [{"name": n.name, "holders": n.holders, "unique": n.unique, "datagram": n.datagram} for n in found]
+            [
+                {"name": n.name, "user": n.user, "holders": n.holders, "unique": n.unique, "datagram": n.datagram}
+                for n in found
+            ]
         )
     elif found:
-        rows = [(n.name, str(n.holders), "datagram" if n.datagram else "stream", "unique" * n.unique) for n in found]
-        common.tell(columns(("NAME", "HOLDERS", "KIND", ""), rows))
+        kinds = ("stream", "datagram")
+        rows = [(n.name, n.user or "-", str(n.holders), kinds[n.datagram], "unique" * n.unique) for n in found]
+        common.tell(columns(("NAME", "USER", "HOLDERS", "KIND", ""), rows))
     else:
         common.say(f"no name that begins with {prefix!r} is posted" if prefix else "no name is posted")
 

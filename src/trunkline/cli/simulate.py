@@ -52,13 +52,14 @@ def simulate(
 ) -> None:
     """Check the protocol in simulated worlds.
 
-    The switchboard's own machines run in a world with its own clock and network. An exploration tries every order
-    of deliveries, and every fault at every point. It is exhaustive only if it says so. The exit code is 1 if an
-    invariant broke. Without a world it lists them.
+    The machines of switchboards, authorities and secure meetings run in a world with its own clock and network. An
+    exploration tries every order of deliveries, and every fault at every point. It is exhaustive only if it says so.
+    The exit code is 1 if an invariant broke. Without a world it lists them.
 
     \b
     Examples:
       trunkline simulate a --faults 1
+      trunkline simulate realm replica-behind secure-eve
       trunkline simulate random --seed 17 --runs 100
       trunkline simulate --replay failure.json --verbose
     """
@@ -83,12 +84,12 @@ def simulate(
 
 
 def _list_worlds(common: Common, *, as_json: bool) -> None:
-    from trunkline.sim.worlds import WORLDS
+    from trunkline.sim.catalogue import ABOUT
 
     if as_json:
-        common.tell_json([{"name": spec.name, "about": spec.about} for spec in WORLDS.values()])
+        common.tell_json([{"name": name, "about": about} for name, about in ABOUT.items()])
         return
-    rows = [(spec.name, spec.about) for spec in WORLDS.values()]
+    rows = list(ABOUT.items())
     rows += [(ALL, "all of these"), (RANDOM, "more servers, clients and faults, drawn from --seed")]
     common.tell(columns(("WORLD", "WHAT IT IS"), rows))
 
@@ -105,13 +106,12 @@ def _reports(
     import msgspec
 
     from trunkline.errors import ConfigError
-    from trunkline.sim.explore import explore
+    from trunkline.sim.catalogue import ABOUT, explore_any
     from trunkline.sim.plan import LARGE, SMALL
     from trunkline.sim.randomworld import run_random
     from trunkline.sim.replay import replay
-    from trunkline.sim.worlds import WORLDS
 
-    unknown = [name for name in names if name not in (*WORLDS, ALL, RANDOM)]
+    unknown = [name for name in names if name not in (*ABOUT, ALL, RANDOM)]
     if unknown:
         raise typer.BadParameter(f"there is no world {unknown[0]!r}: `trunkline simulate` lists them")
     if file is not None:
@@ -119,9 +119,9 @@ def _reports(
             yield replay(file, write=told)
         except msgspec.DecodeError as error:
             raise ConfigError(f"{file} is no recording: {error}") from None
-    for name in dict.fromkeys(itertools.chain.from_iterable(WORLDS if each == ALL else [each] for each in names)):
+    for name in dict.fromkeys(itertools.chain.from_iterable(ABOUT if each == ALL else [each] for each in names)):
         if name == RANDOM:
             for number in range(options["seed"], options["seed"] + runs):
                 yield run_random(number, LARGE if options["deep"] else SMALL)
         else:
-            yield explore(name, **options)
+            yield explore_any(name, **options)

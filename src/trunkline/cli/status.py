@@ -69,8 +69,7 @@ def status(
         rows = run(_status(common, who))
         standing = None if who is None else _standing(common, who)
     if as_json:
-        servers = [dataclasses.asdict(row) for row in rows]
-        common.tell_json(servers if standing is None else {"realm": standing, "servers": servers})
+        common.tell_json({"realm": standing, "servers": [dataclasses.asdict(row) for row in rows]})
     else:
         if standing is not None:
             common.tell(_said(standing))

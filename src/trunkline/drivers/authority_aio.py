@@ -1,4 +1,4 @@
-"""The authority in asyncio: runs one `Directory` machine over a store (docs/spec/authority.md section 5)."""
+"""The authority in asyncio: runs one `Directory` machine over a store (docs/spec/authority.md section 10)."""
 
 import secrets
 import time

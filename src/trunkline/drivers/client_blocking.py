@@ -17,6 +17,7 @@ from trunkline.drivers import interrupts
 from trunkline.drivers.clock import now as clock
 from trunkline.drivers.crew import Arrival, Crew, Waiter
 from trunkline.drivers.offers import Offer, Patterns
+from trunkline.drivers.proofs_blocking import Span
 from trunkline.drivers.reactor import Outcome, Reactor
 from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import (
@@ -80,7 +81,10 @@ class BlockingClient:
         self._meets: dict[bytes, Waiter] = {}
         self._offers: dict[bytes, Offer] = {}
         self._questions: dict[int, Waiter] = {}
+        self._pauses: set[Waiter] = set()
         self._query = 0
+        self.span = Span()
+        """Until the next `close`, for calls that take several steps."""
 
     # ---- what callers ask for ----------------------------------------------------------------------------------
 
@@ -94,34 +98,54 @@ class BlockingClient:
         return self.meet_once(me, you, timeout, deadline, datagram=datagram)[0]
 
     def pause(self, seconds: float, deadline: float | None) -> None:
-        """Wait, and do meanwhile what there is to do for others."""
+        """Wait, and do meanwhile what there is to do for others; no longer than until `close`."""
         with self._crew.turn:
-            if self._crew.reactor is not None:
-                end = clock() + seconds
-                self._crew.wait(Waiter(), end if deadline is None else min(end, deadline))
+            if self._crew.reactor is None:
+                return
+            end = clock() + seconds
+            waiter = Waiter()
+            self._pauses.add(waiter)
+            try:
+                self._crew.wait(waiter, end if deadline is None else min(end, deadline))
+            finally:
+                self._pauses.discard(waiter)
 
     def meet_once(
-        self, me: str, you: str, timeout: float | None, deadline: float | None, **more: Any
+        self,
+        me: str,
+        you: str,
+        timeout: float | None,
+        deadline: float | None,
+        *,
+        meanwhile: Callable[[], None] | None = None,
+        span: Span | None = None,
+        **more: Any,
     ) -> tuple[Connection, Delivered]:
         """Return what one request came to: the connection, and what the machine said of it.
 
         Args:
             timeout: what the caller gave, for the error to say.
             deadline: when it ends, by the drivers' clock.
+            meanwhile: is called once the request is on its way, and waits for nothing.
+            span: of a call that began earlier; it does not begin anew after a `close`.
             more: further fields of `MeetWanted`.
 
         Raises:
-            MeetTimeout, NoSwitchboard, InvalidName, TooMany: see `trunkline.meet`.
+            MeetTimeout, NoSwitchboard, InvalidName, TooMany, ClosedError: see `trunkline.meet`.
         """
         rid = os.urandom(16)
         waiter = Waiter()
         try:
             with self._crew.turn:
+                if span is not None:
+                    span.check()
                 self._open()
                 self._meets[rid] = waiter
                 at = self._datagram_at if more.get("datagram") else self._stream_at
                 try:
                     self._crew.feed(MeetWanted(rid, me, you, at, deadline, **more))
+                    if meanwhile is not None:
+                        meanwhile()
                     self._crew.wait(waiter, None)
                 except BaseException:
                     if self._meets.pop(rid, None) is not None:
@@ -281,6 +305,8 @@ class BlockingClient:
     def close(self) -> None:
         """Withdraw everything, close everything, and let whoever waits know. A later call starts afresh."""
         with self._crew.turn:
+            span, self.span = self.span, Span()
+            span.end()
             try:
                 helper = self._crew.dismiss()
             finally:
@@ -400,7 +426,7 @@ class BlockingClient:
             offer.bell = -1
 
     def _fail_all(self, error: Exception, *, keep: bool) -> None:
-        for waiter in [*self._meets.values(), *self._questions.values()]:
+        for waiter in [*self._meets.values(), *self._questions.values(), *self._pauses]:
             if not waiter.done:
                 waiter.error = error
                 self._crew.finish(waiter)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from trunkline.authority import requests
-from trunkline.authority.certificates import Identity
+from trunkline.authority.certificates import Anchor, Identity, parse_intermediate
 from trunkline.authority.link import denial
 from trunkline.authority.merkle import statement_hash
 from trunkline.authority.messages import (
@@ -26,7 +26,7 @@ from trunkline.authority.messages import (
     Submit,
 )
 from trunkline.authority.requests import Sign
-from trunkline.authority.rules import read_statement
+from trunkline.authority.rules import RETIRED_USER, read_statement
 from trunkline.authority.statements import DELETED, Record, Signed
 from trunkline.authority.trust import Trust
 from trunkline.drivers.authority_client import TIMEOUT, AuthorityClient
@@ -189,6 +189,16 @@ class DirectoryClient:
     def delete_key(self, user: str, sign: Sign, reason: str = "", timeout: float | None = None) -> int:
         """Delete the entry of ``user``; ``sign`` is its key's or the administrator's. Its certificates are revoked."""
         return self.submit(requests.delete(self.realm, self.existing(user, timeout), sign, reason), timeout)
+
+    def authorities(self) -> list[Anchor]:
+        """Return the authorities' keys that are believed: certified by the root, and not retired. Asks nobody."""
+        with self._lock:
+            return [parse_intermediate(each, self._root) for each in self._trust.authorities()]
+
+    def retire_key(self, authority: bytes, root: Sign, timeout: float | None = None) -> int:
+        """Have the authority's key with the id ``authority`` believed no more. ``root`` is the administrator's key."""
+        record = self.get_key(RETIRED_USER, timeout=timeout)
+        return self.submit(requests.retire(self.realm, record, authority, root), timeout)
 
     def submit(self, signed: Signed, timeout: float | None = None) -> int:
         """Have a statement appended to the log, and return its place there. To do so again changes nothing.

@@ -76,11 +76,14 @@ class Home:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{file} can't be used: {error}") from None
 
-    def switchboards(self) -> tuple[Address, ...]:
+    def switchboards(self, *, guess: bool = True) -> tuple[Address, ...]:
         """Return where to look for a server, best first.
 
         What TRUNKLINE_SWITCHBOARDS or else ``config.toml`` names, then the rest of the host list; of those
         named, one that the host list has goes first. If nothing is named, this host is tried last.
+
+        Args:
+            guess: whether this host is to be tried though nobody has named it.
 
         Raises:
             ConfigError: TRUNKLINE_SWITCHBOARDS or ``config.toml`` can't be used.
@@ -88,7 +91,8 @@ class Home:
         named = self._named()
         kept = self.remembered()
         last_good_first = [address for address in kept if address in named]
-        return tuple(dict.fromkeys([*last_good_first, *(named or ()), *kept, *([] if named else [_LOCAL])]))
+        guessed = [_LOCAL] if guess and not named else []
+        return tuple(dict.fromkeys([*last_good_first, *(named or ()), *kept, *guessed]))
 
     def _named(self) -> tuple[Address, ...]:
         text = self._environ.get("TRUNKLINE_SWITCHBOARDS", "")

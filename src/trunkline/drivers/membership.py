@@ -359,9 +359,11 @@ class Membership:
             if not old:
                 self._warned_stale = False
                 return None
-            self._warn_if_stale()
             # Whoever comes first tries to do better; while that fails, nobody else waits for it again.
-            return _Aging() if self._addresses and self._renewals.failures[FetchHead] is None else None
+            if self._addresses and self._renewals.failures[FetchHead] is None:
+                return _Aging()
+            self._warn_if_stale()
+            return None
 
     def _lacks_certificate(self) -> TrunklineError | None:
         if self.user is None:

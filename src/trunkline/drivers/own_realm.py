@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from trunkline.authority.certificates import fingerprint_text
+from trunkline.authority.certificates import fingerprint_text, parse_root
 from trunkline.authority.requests import root_signer
 from trunkline.authority.statements import APPROVED, DELETED
 from trunkline.authority.trust import Trust
@@ -66,14 +66,15 @@ class OwnRealm:
         """
         wall = time.time()
         files = self.authority
-        if not (files.admin / "root.pem").exists():
-            files.create_root(realm, wall, self._passphrase)
-        root = files.admin_root()
-        if not (files.folder / "intermediate.pem").exists():
+        if not (files.folder / "intermediate.pem").exists():  # afterwards the root may be kept elsewhere
+            if not (files.admin / "root.pem").exists():
+                files.create_root(realm, wall, self._passphrase)
+            root = files.admin_root()
             request = files.make_request(Settings())
             files.install(files.sign_request(request, wall, self._passphrase), wall, root.certificate)
         self._store(create=True).close()
         if not self.home.has_realm:
+            root = parse_root(files.root())
             self.home.join(root.certificate, RealmSettings(root.realm, fingerprint_text(root.key_id), user=user))
         for each in (self.user, self.server_user):
             if not self.home.key_path(each).exists():

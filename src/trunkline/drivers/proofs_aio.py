@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from trunkline.drivers.clock import now
 from trunkline.drivers.secure_sockets import SecureConnection, SecureHandshake, Want
-from trunkline.drivers.sockets import Connection
+from trunkline.drivers.sockets import Connection, hang_up
 from trunkline.errors import TrunklineError
 
 Outcome = SecureConnection | TrunklineError
@@ -29,19 +29,16 @@ class Proof:
         self._loop = loop
         self._handshake = handshake
         self._done = done
-        self._conn: SecureConnection | None = None
+        self._conn: Connection | SecureConnection | None = None
+        """TLS begins when the peer says hello."""
         self._fd = -1
         self._timer: asyncio.TimerHandle | None = None
         self._watched = Want.NOTHING
 
     def begin(self, sock: Connection) -> None:
         """Take ``sock`` over, connected and not blocking."""
-        try:
-            self._conn = self._handshake.over_socket(sock)
-        except TrunklineError as error:
-            self._done(error)
-            return
-        self._fd = self._conn.fileno()
+        self._conn = sock
+        self._fd = sock.fileno()
         self._step()  # on one host the peer's first message is often here
         if self._conn is not None:
             self._timer = self._loop.call_later(max(0.0, self._handshake.deadline - now()), self._expired)
@@ -49,11 +46,21 @@ class Proof:
     def cancel(self) -> None:
         """Close the connection, if this is not done; nobody is told."""
         conn = self._release()
-        if conn is not None:
+        if isinstance(conn, SecureConnection):
             conn.hang_up()
+        elif conn is not None:
+            hang_up(conn)
 
     def _step(self) -> None:
+        conn = self._conn
+        assert conn is not None, "who steps is not released"
         try:
+            if not isinstance(conn, SecureConnection):
+                if not self._handshake.can_begin(conn):
+                    self._watch(Want.READ)
+                    return
+                self._watch(Want.NOTHING)  # it may be closed by this
+                conn = self._conn = self._handshake.over_socket(conn)
             want = self._handshake.step(now())
         except TrunklineError as error:
             self._fail(error)
@@ -61,8 +68,7 @@ class Proof:
         if want is not Want.NOTHING:
             self._watch(want)
             return
-        conn = self._release()
-        assert conn is not None, "who steps is not released"
+        self._release()
         conn.peer = self._handshake.peer
         self._done(conn)
 
@@ -89,7 +95,7 @@ class Proof:
         elif want is Want.WRITE:
             self._loop.add_writer(self._fd, self._step)
 
-    def _release(self) -> SecureConnection | None:
+    def _release(self) -> Connection | SecureConnection | None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

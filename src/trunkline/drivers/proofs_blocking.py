@@ -5,30 +5,76 @@ turns the reactor, like the plain exchange before them: so a post whose owner co
 that is slow, or hostile, keeps nobody waiting (`Proofs`).
 """
 
+import contextlib
 import select
+import socket
+import threading
 from collections.abc import Callable
 from typing import Final
 
 from trunkline.drivers.clock import now as clock
 from trunkline.drivers.pollers import IN, OUT, Pollers
-from trunkline.drivers.secure_sockets import Member, SecureConnection, SecureHandshake, Want
-from trunkline.drivers.sockets import Connection
-from trunkline.errors import TrunklineError
+from trunkline.drivers.secure_sockets import Member, Prepared, SecureConnection, SecureHandshake, Want
+from trunkline.drivers.sockets import Connection, hang_up
+from trunkline.errors import ClosedError, TrunklineError
 
 Outcome = SecureConnection | TrunklineError
 
 _MASK: Final = {Want.READ: IN, Want.WRITE: OUT}
 
 
-def prove(handshake: SecureHandshake, sock: Connection) -> SecureConnection:
+class Span:
+    """The time until the client is closed: what callers do with sockets of their own, `close` has to end too."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._conns: set[SecureConnection] = set()
+        self._over = False
+
+    def check(self) -> None:
+        """See that it goes on.
+
+        Raises:
+            ClosedError: the client was closed.
+        """
+        if self._over:
+            raise ClosedError("the switchboard was closed meanwhile")
+
+    def end(self) -> None:
+        """Wake everybody who is in a handshake: the peer reads EOF, and so do they."""
+        with self._lock:
+            self._over = True
+            for conn in self._conns:
+                with contextlib.suppress(OSError):
+                    # Below TLS: its state belongs to the thread that is in the handshake.
+                    socket.socket.shutdown(conn, socket.SHUT_RDWR)
+
+    def enter(self, conn: SecureConnection) -> None:
+        """Have `end` wake whoever waits for ``conn``."""
+        with self._lock:
+            self.check()
+            self._conns.add(conn)
+
+    def leave(self, conn: SecureConnection) -> None:
+        """Leave ``conn`` alone from now on: it may be closed, and its descriptor be another's."""
+        with self._lock:
+            self._conns.discard(conn)
+
+
+def prove(handshake: SecureHandshake, sock: Connection, span: Span, ahead: Prepared | None = None) -> SecureConnection:
     """Return the connection, which blocks, once the peer has proved who it is. If not, it is closed.
 
+    Args:
+        ahead: what was got ready before there was a connection.
+
     Raises:
+        ClosedError: the client was closed before it was done.
         TrunklineError: as `SecureHandshake.step`.
     """
     sock.setblocking(False)
-    conn = handshake.over_socket(sock)
+    conn = handshake.over_socket(sock, ahead)
     try:
+        span.enter(conn)
         poll: select.poll | None = None
         while (want := handshake.step(clock())) is not Want.NOTHING:
             if poll is None:
@@ -37,23 +83,30 @@ def prove(handshake: SecureHandshake, sock: Connection) -> SecureConnection:
             poll.poll(max(handshake.deadline - clock(), 0.0) * 1000)
             if clock() >= handshake.deadline:  # whatever has come: who sends a byte at a time gets no longer
                 handshake.expire(clock())
+        span.leave(conn)
+        span.check()
         conn.setblocking(True)
-    except BaseException:
+    except BaseException as error:
+        span.leave(conn)
         conn.hang_up()
+        if isinstance(error, TrunklineError):
+            span.check()  # then it is no fault of the peer's
         raise
     conn.peer = handshake.peer
     return conn
 
 
 class _Proof:
-    __slots__ = ("conn", "done", "handshake", "mask", "owner")
+    __slots__ = ("conn", "done", "fd", "handshake", "mask", "owner")
 
     def __init__(
-        self, owner: bytes, handshake: SecureHandshake, conn: SecureConnection, done: Callable[[Outcome], None]
+        self, owner: bytes, handshake: SecureHandshake, conn: Connection, done: Callable[[Outcome], None]
     ) -> None:
         self.owner = owner
         self.handshake = handshake
-        self.conn = conn
+        self.conn: Connection | SecureConnection = conn
+        """TLS begins when the peer says hello; the descriptor stays the same."""
+        self.fd = conn.fileno()
         self.done = done
         self.mask = 0
 
@@ -89,12 +142,8 @@ class Proofs:
             owner: the request that it belongs to; see `drop`.
         """
         sock.setblocking(False)
-        try:
-            conn = handshake.over_socket(sock)
-        except TrunklineError as error:
-            done(error)
-            return
-        proof = self._proofs[conn.fileno()] = _Proof(owner, handshake, conn, done)
+        proof = _Proof(owner, handshake, sock, done)
+        self._proofs[proof.fd] = proof
         self._step(proof)  # whoever commits says Hello with it: most often it is here
 
     def keep_fresh(self, owner: bytes, member: Member) -> None:
@@ -104,9 +153,9 @@ class Proofs:
     def drop(self, owner: bytes) -> None:
         """Close the connections of one owner; nobody is told."""
         self._members.pop(owner, None)
-        for fd, proof in list(self._proofs.items()):
+        for proof in list(self._proofs.values()):
             if proof.owner == owner:
-                self._forget(fd, proof)
+                self._forget(proof)
                 proof.conn.close()
 
     def next_deadline(self) -> float | None:
@@ -138,16 +187,22 @@ class Proofs:
         self._proofs.clear()
 
     def _step(self, proof: _Proof) -> None:
+        handshake, conn = proof.handshake, proof.conn
         try:
-            want = proof.handshake.step(clock())
+            if not isinstance(conn, SecureConnection):
+                if not handshake.can_begin(conn):
+                    self._look(proof, IN)
+                    return
+                self._look_away(proof)  # it may be closed by this
+                conn = proof.conn = handshake.over_socket(conn)
+            want = handshake.step(clock())
         except TrunklineError as error:
             self._fail(proof, error)
             return
         if want is not Want.NOTHING:
             self._look(proof, _MASK[want])
             return
-        conn = proof.conn
-        self._forget(conn.fileno(), proof)
+        self._forget(proof)
         conn.setblocking(True)
         conn.peer = proof.handshake.peer
         proof.done(conn)
@@ -156,17 +211,24 @@ class Proofs:
         if mask == proof.mask:
             return
         if proof.mask:
-            self._pollers.change(proof.conn.fileno(), mask)
+            self._pollers.change(proof.fd, mask)
         else:
-            self._pollers.add(proof.conn.fileno(), mask, lambda _: self._step(proof), brief=True)
+            self._pollers.add(proof.fd, mask, lambda _: self._step(proof), brief=True)
         proof.mask = mask
 
     def _fail(self, proof: _Proof, error: TrunklineError) -> None:
-        self._forget(proof.conn.fileno(), proof)
-        proof.conn.hang_up()
+        self._forget(proof)
+        if isinstance(proof.conn, SecureConnection):
+            proof.conn.hang_up()
+        else:
+            hang_up(proof.conn)
         proof.done(error)
 
-    def _forget(self, fd: int, proof: _Proof) -> None:
-        del self._proofs[fd]
+    def _forget(self, proof: _Proof) -> None:
+        del self._proofs[proof.fd]
+        self._look_away(proof)
+
+    def _look_away(self, proof: _Proof) -> None:
         if proof.mask:
-            self._pollers.remove(fd)
+            self._pollers.remove(proof.fd)
+            proof.mask = 0

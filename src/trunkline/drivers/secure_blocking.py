@@ -3,12 +3,14 @@
 Who proves nothing is avoided from then on, and the call goes on until its deadline (docs/spec/secure-meeting.md).
 """
 
+import contextlib
 import logging
 from typing import Final
 
 from trunkline.drivers.client_blocking import BlockingClient
 from trunkline.drivers.clock import now as clock
 from trunkline.drivers.proofs_blocking import prove
+from trunkline.drivers.secure_ahead import Ahead
 from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import (
     HANDSHAKE_TIMEOUT,
@@ -19,7 +21,7 @@ from trunkline.drivers.secure_sockets import (
     ends_the_call,
     user_of,
 )
-from trunkline.errors import TrunklineError
+from trunkline.errors import ClosedError, TrunklineError
 from trunkline.meeting.confirmation import Meeting
 from trunkline.meeting.handshake import Role
 
@@ -46,39 +48,43 @@ def secure_meet(
     """Return the connection to the process of ``peer_user`` that meets us, which has proved to be that.
 
     Raises:
-        MeetTimeout, NoSwitchboard, InvalidName, TooMany, TrustError: see `trunkline.secure_meet`.
+        MeetTimeout, NoSwitchboard, InvalidName, TooMany, TrustError, ClosedError: see `trunkline.secure_meet`.
     """
     deadline = None if timeout is None else clock() + timeout
     user = user_of(member)
     suspects = Suspects(you)
-    while True:
-        conn, told = client.meet_once(
-            me,
-            you,
-            timeout,
-            deadline,
-            datagram=datagram,
-            user=user,
-            peer_user=peer_user,
-            avoid=suspects.avoid,
-            notes=suspects.notes,
-        )
-        now = clock()
-        left = HANDSHAKE_TIMEOUT if deadline is None else min(HANDSHAKE_TIMEOUT, deadline - now)
-        role = Role.ACTIVE if told.conn > 0 else Role.PASSIVE
-        meeting = Meeting(role, bytes.fromhex(told.peer.match), me, you, user, peer_user)
-        try:
-            handshake = SecureHandshake(meeting, member, now=now, timeout=max(left, 0.0))
-        except BaseException:
-            conn.close()  # it is our side that can't go on
-            raise
-        try:
-            return prove(handshake, conn)
-        except TrunklineError as error:
-            if ends_the_call(error):
+    span = client.span
+    with contextlib.closing(Ahead(member, you, peer_user)) as ahead:
+        while True:
+            conn, told = client.meet_once(
+                me,
+                you,
+                timeout,
+                deadline,
+                meanwhile=ahead.make,
+                span=span,
+                datagram=datagram,
+                user=user,
+                peer_user=peer_user,
+                avoid=suspects.avoid,
+                notes=suspects.notes,
+            )
+            now = clock()
+            left = HANDSHAKE_TIMEOUT if deadline is None else min(HANDSHAKE_TIMEOUT, deadline - now)
+            role = Role.ACTIVE if told.conn > 0 else Role.PASSIVE
+            meeting = Meeting(role, bytes.fromhex(told.peer.match), me, you, user, peer_user)
+            try:
+                handshake = SecureHandshake(meeting, member, now=now, timeout=max(left, 0.0))
+            except BaseException:
+                conn.close()  # it is our side that can't go on
                 raise
-            _log.info("= impostor %s: %s", you, error)
-            suspects.add(told.partner, peer_user, error)
-        seconds = suspects.pause()
-        if seconds:
-            client.pause(seconds, deadline)
+            try:
+                return prove(handshake, conn, span, ahead)
+            except TrunklineError as error:
+                if isinstance(error, ClosedError) or ends_the_call(error):
+                    raise
+                _log.info("= impostor %s: %s", you, error)
+                suspects.add(told.partner, peer_user, error)
+            seconds = suspects.pause()
+            if seconds:
+                client.pause(seconds, deadline)

@@ -47,10 +47,17 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds that TLS and the confirmation may take together, if the caller gives no less."""
 
 SESSION_TIME: Final = 600
-"""Seconds for which one session is resumed before the next is kept. To take it out of libssl and put it in costs a
-third of a resumed handshake, most of it for parsing certificates. RFC 8446 appendix C.4 would have each used once, so
-that an observer can't tell that two connections are of one client; the addresses tell that as well. Secrecy does not
-depend on it: keys are agreed on anew each time (psk_dhe_ke)."""
+"""Seconds for which one session is resumed; then there is a full handshake again, and its session is kept. To make a
+ticket costs a sixth of a resumed handshake, and to take a session out of libssl as much, most of it for parsing
+certificates. RFC 8446 appendix C.4 would have each used once, so that an observer can't tell that two connections are
+of one client; the addresses tell that as well. Secrecy does not depend on it: keys are agreed on anew each time
+(psk_dhe_ke)."""
+
+_HELLO: Final = 16 * 1024 + 5
+"""Bytes of one TLS record, in which a client hello comes."""
+
+_BINDERS: Final = tuple(bytes((0, size + 1, size)) for size in (32, 48))
+"""What is before the one binder at the end of a client hello that asks to resume (RFC 8446 section 4.2.11)."""
 
 _NOBODY: Final = Peer("")
 
@@ -118,14 +125,21 @@ class SecureConnection(ssl.SSLSocket):
     _datagrams: Session | None = None
 
     @classmethod
-    def wrap(cls, sock: socket.socket, context: ssl.SSLContext, role: Role, session: ssl.SSLSession | None) -> Self:
+    def wrap(
+        cls, sock: socket.socket, context: ssl.SSLContext, role: Role, session: ssl.SSLSession | None, tickets: int = 1
+    ) -> Self:
         """Return the TLS socket that takes ``sock`` over; it has sent nothing yet.
+
+        Args:
+            tickets: how many the passive side is to give.
 
         Raises:
             OSError: the connection is gone.
         """
         sock.getpeername()  # that it is connected still: `ssl` would leave the descriptor open if it is not
         context.sslsocket_class = cls
+        if role is Role.PASSIVE:
+            context.num_tickets = tickets  # libssl looks when the connection is made: `ssl` has no other place for it
         tls = context.wrap_socket(
             sock, server_side=role is Role.PASSIVE, do_handshake_on_connect=False, session=session
         )
@@ -173,6 +187,13 @@ class SecureConnection(ssl.SSLSocket):
         return f"<{type(self).__name__} to {peer.name!r} of {peer.user!r} ({peer.path}) {socket.socket.__repr__(self)}>"
 
 
+class Prepared(Protocol):
+    """TLS that was got ready before there was a connection; see `trunkline.drivers.secure_ahead`."""
+
+    def take(self, sock: socket.socket, context: ssl.SSLContext) -> SecureConnection | None:
+        """Return it with the connection of ``sock``; None if there is none for this context."""
+
+
 class Want(IntEnum):
     """What a handshake waits for before its next step."""
 
@@ -202,8 +223,9 @@ class SecureHandshake:
         "_context",
         "_head",
         "_member",
+        "_offered",
         "_out",
-        "_resumed",
+        "_tickets",
         "_timeout",
         "deadline",
         "meeting",
@@ -231,19 +253,46 @@ class SecureHandshake:
         self._head = member.head()
         self._context = member.tls_client() if meeting.role is Role.ACTIVE else member.tls_server()
         self._confirmation: Confirmation | None = None
-        self._resumed = 0
-        """When the session was made that we ask to resume, in seconds since 1970."""
+        self._tickets = 1
+        self._offered = False
+        """Whether we ask to resume a session."""
         self._out = b""
         self.tls: ssl.SSLSocket | ssl.SSLObject
 
-    def over_socket(self, sock: socket.socket) -> SecureConnection:
+    def can_begin(self, sock: socket.socket) -> bool:
+        """Say whether it is time for `over_socket`: the passive side does well to wait until the peer says hello.
+
+        For whoever asks to resume a session has a ticket, and another one would be made in vain. This is a guess, and
+        nothing depends on it but time: whoever gets no ticket has a full handshake the next time.
+        """
+        if self.meeting.role is Role.ACTIVE:
+            return True
+        try:
+            hello = sock.recv(_HELLO, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            return True  # the handshake will find the same
+        self._tickets = 0 if any(hello[-len(b) - b[-1] : -b[-1]] == b for b in _BINDERS) else 1
+        return True
+
+    def over_socket(self, sock: socket.socket, ahead: Prepared | None = None) -> SecureConnection:
         """Take over a connected socket that doesn't block; return what the user gets when this is done.
+
+        Args:
+            ahead: what was got ready for the active side.
 
         Raises:
             LinkClosed: the connection is gone; it is closed.
         """
+        if ahead is not None and self.meeting.role is Role.ACTIVE:
+            ready = ahead.take(sock, self._context)
+            if ready is not None:
+                self._offered = True
+                self.tls = ready
+                return ready
         try:
-            conn = SecureConnection.wrap(sock, self._context, self.meeting.role, self._session())
+            conn = SecureConnection.wrap(sock, self._context, self.meeting.role, self._session(), self._tickets)
         except OSError as error:
             sock.close()
             raise tls_error(error) from error
@@ -279,7 +328,7 @@ class SecureHandshake:
         except TrunklineError:
             raise  # some are OSErrors as well
         except OSError as error:
-            cause = self._last_words(error)
+            cause = self._last_words(error, now)
             raise tls_error(cause) from cause
 
     def expire(self, now: float) -> None:
@@ -303,9 +352,8 @@ class SecureHandshake:
         m = self.meeting
         if m.role is Role.PASSIVE:
             return None
-        session = self._member.sessions.get(self._context, m.peer_user, m.you)
-        if session is not None:
-            self._resumed = session.time
+        session = fresh_session(self._member, self._context, m.peer_user, m.you)
+        self._offered = session is not None
         return session
 
     def _begin(self, now: float) -> Confirmation:
@@ -377,16 +425,24 @@ class SecureHandshake:
             with contextlib.suppress(OSError):  # nobody waits for the peer to have heard it
                 self.tls.write(data)
 
-    def _last_words(self, error: OSError) -> OSError:
+    def _last_words(self, error: OSError, now: float) -> OSError:
         """Return why the peer hung up, if it said so before our write found that it had.
 
         In TLS 1.3 the client is done before the server has looked at its certificate, so the alert comes later
-        (RFC 8446 section 4.4.2.4 and appendix E.1), and it is the read that finds it.
+        (RFC 8446 section 4.4.2.4 and appendix E.1), and it is the read that finds it. So does a refusal, whose sender
+        need not have waited for our Confirm.
+
+        Raises:
+            TrunklineError: it is that refusal.
         """
-        if self._confirmation is None or (isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError)):
+        confirmation = self._confirmation
+        if confirmation is None or (isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError)):
             return error
         try:
-            self.tls.read(1)
+            while data := self.tls.read(confirmation.bytes_wanted or 1):
+                confirmation.receive_data(data, now)
+        except TrunklineError:
+            raise  # some are OSErrors as well
         except ssl.SSLError as told:
             if "ALERT" in (told.reason or ""):
                 return told
@@ -396,8 +452,13 @@ class SecureHandshake:
 
     def _keep_session(self) -> None:
         m = self.meeting
-        if m.role is Role.ACTIVE and not (self.tls.session_reused and time.time() - self._resumed < SESSION_TIME):
+        if m.role is Role.PASSIVE:
+            return
+        if not self._offered:
             self._member.sessions.put(self._context, m.peer_user, m.you, self.tls.session)
+        elif not self.tls.session_reused:
+            # The peer is another process than the one of that session, and took us for one that needs no ticket.
+            self._member.sessions.forget(m.peer_user, m.you)
 
 
 class Suspects:
@@ -432,6 +493,12 @@ class Suspects:
         """
         met = sum(self._met.values())
         return 0.0 if met <= 1 else min(LONGEST_LAPSE_PAUSE, FIRST_LAPSE_PAUSE * float(2 ** min(met - 2, 10)))
+
+
+def fresh_session(member: Member, context: ssl.SSLContext, user: str, name: str) -> ssl.SSLSession | None:
+    """Return the session to resume with a peer; None if there is none, or it has had its time."""
+    session = member.sessions.get(context, user, name)
+    return None if session is None or time.time() - session.time >= SESSION_TIME else session
 
 
 def user_of(member: Member) -> str:

@@ -278,7 +278,7 @@ class Confirmation:
 
     def _confirm(self) -> bytes:
         m = self._meeting
-        return _frame(Confirm(int(m.role), m.match, m.me, m.you, m.user, self._peer_user, self._head))
+        return frame(Confirm(int(m.role), m.match, m.me, m.you, m.user, self._peer_user, self._head))
 
     def _check(self, theirs: Confirm) -> None:
         """Compare the peer's view with ours; the order is from what it is to whom it is with."""
@@ -326,10 +326,11 @@ class Confirmation:
 
 def refusal(error: TrunklineError) -> bytes:
     """Return the frame that tells the peer why it is refused: instead of a Confirm, by either side."""
-    return _frame(Refuse(getattr(error, "code", TrustError.code), str(error)[:MAX_TEXT]))
+    return frame(Refuse(getattr(error, "code", TrustError.code), str(error)[:MAX_TEXT]))
 
 
-def _frame(message: Confirm | Refuse) -> bytes:
+def frame(message: Confirm | Refuse) -> bytes:
+    """Return a message as it is sent."""
     body = _encode(message)
     assert len(body) <= MAX_CONFIRM, "names, users and heads have limits of their own"
     return _LENGTH.pack(len(body)) + body

@@ -15,6 +15,7 @@ import msgspec
 
 from trunkline.names import digest
 from trunkline.sim.broken import BROKEN
+from trunkline.sim.catalogue import begin
 from trunkline.sim.engine import Cast, Memo
 from trunkline.sim.explore import at_rest, start
 from trunkline.sim.invariants import Violation
@@ -22,6 +23,7 @@ from trunkline.sim.narrate import attach
 from trunkline.sim.plan import Entry
 from trunkline.sim.randomworld import run_plan
 from trunkline.sim.report import Failure, Recording, Report
+from trunkline.sim.small import run
 from trunkline.sim.world import Action, World
 from trunkline.sim.worlds import Spec
 
@@ -38,12 +40,27 @@ def replay(
     """
     if not isinstance(recording, Recording):
         recording = Recording.load(Path(recording))
+    if recording.realm is not None or recording.secure is not None:
+        return _replay_small(recording, write)
     if cast is None and recording.rule:
         cast = BROKEN[recording.rule].cast
     if recording.plan is not None:
         return run_plan(recording.plan, cast, write)
     assert recording.spec is not None, "a recording has a spec or a plan"
     return _replay_actions(recording.spec, recording.actions, cast, write)
+
+
+def _replay_small(recording: Recording, write: Callable[[str], None] | None) -> Report:
+    spec = recording.realm or recording.secure
+    assert spec is not None, "a recording has a spec"
+    began = time.monotonic()
+    done: list[Action] = []
+    failure = None
+    try:
+        run(begin(recording), recording.actions, done, MOST_STEPS, write)
+    except Violation as violation:
+        failure = Failure(violation.invariant, violation.text, len(done))
+    return _report(spec.name, recording.actions, done, began, failure)
 
 
 def _replay_actions(
@@ -63,8 +80,14 @@ def _replay_actions(
         _go_on(world, done)
     except Violation as violation:
         failure = Failure(violation.invariant, violation.text, len(done))
+    return _report(spec.name, actions, done, began, failure)
+
+
+def _report(
+    world: str, actions: tuple[Action, ...], done: list[Action], began: float, failure: Failure | None
+) -> Report:
     return Report(
-        world=spec.name,
+        world=world,
         about=f"replay of {len(actions)} actions",
         ok=failure is None,
         states=0,

@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 
 from trunkline.sim.plan import Plan
+from trunkline.sim.realmspec import RealmSpec
+from trunkline.sim.securespec import SecureSpec
 from trunkline.sim.worlds import Spec
 
 
@@ -22,7 +24,8 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Recording(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A run to be kept: an explored world's spec with the run's actions, or a random world's plan."""
+    """A run to be kept: an explored world's spec, of one of three kinds, with the run's actions; or a random world's
+    plan."""
 
     invariant: str
     """What it broke, when it was recorded."""
@@ -30,8 +33,10 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     about: str = ""
     """For people: what was at fault."""
     rule: str = ""
-    """The broken rule that played (`trunkline.sim.broken`)."""
+    """The broken rule that played (`trunkline.sim.broken`, `realmbroken`, `securebroken`)."""
     spec: Spec | None = None
+    realm: RealmSpec | None = None
+    secure: SecureSpec | None = None
     actions: tuple[tuple[Any, ...], ...] = ()
     plan: Plan | None = None
 
