@@ -38,6 +38,20 @@ def test_whatever_was_put_in_first_the_root_and_the_proofs_are_those_of_the_cont
         assert stored.prove(key) == (leaves.get(key), naive_proof(leaves, key))
 
 
+def test_pages_that_are_changed_in_place_and_kept_tops_give_the_proofs_of_the_contents():
+    stored, _ = make_map(MemoryStore())
+    # Full pages above, and below the same twelve bits deep ways with some empty slots.
+    leaves = {sha256(b"%d" % number).digest(): bytes(32) for number in range(150)}
+    leaves |= {b"\xab\xc0" + sha256(b"%d" % number).digest()[2:]: bytes(32) for number in range(12)}
+    for value in (b"v" * 32, b"w" * 32):
+        for key in [*leaves][::13]:
+            leaves[key] = value
+            assert stored.update(leaves) == naive_root(leaves)
+        for _ in range(2):
+            for key in [*leaves][-30:]:
+                assert stored.prove(key) == (leaves[key], naive_proof(leaves, key))
+
+
 @given(maps)
 def test_one_at_a_time_or_all_at_once_makes_the_same_pages(leaves):
     one, many = MemoryStore(), MemoryStore()
