@@ -290,8 +290,8 @@ def approve_all(realm: Realm, client: Client, names: Sequence[str]) -> None:
 def measure_get(realm: Realm, rounds: int) -> None:
     """Print how long a proven look-up takes, beside a bare request and answer of the same sizes.
 
-    No user is looked up often, so that the server finds most of its way in no cache of its own. That a client knows a
-    statement already is brought about by telling it, behind the server's back.
+    Users are looked up whom the server finds in no cache of its own, and some that were looked up just before. That a
+    client knows a statement already is brought about by telling it, behind the server's back.
     """
     names = [user(number) for number in random.Random(1).sample(range(realm.users), min(POOL, realm.users))]
     with serving(realm) as (port, pid), contextlib.ExitStack() as stack:
@@ -318,30 +318,35 @@ def measure_get(realm: Realm, rounds: int) -> None:
             assert record is not None
             assert record.state == APPROVED
 
+        records = {name: store.records([name])[name] for name in names}
+        rests = {name: (record.latest, record_hash(record)) for name, record in records.items()}
+
         def know(name: str) -> None:
-            found = store.latest(name)
-            assert found is not None
-            trust.verified.keep(found[0].latest, record_hash(found[0]))
+            trust.verified.keep(*rests[name])
 
         sizes = [unverified(name) for name in names]
         for name in names[:2000]:
             look_up(name)  # now the upper nodes of this head are verified
         asked, answered = len(encode(Get(1, names[0], trust.size))), round(statistics.mean(sizes))
         nothing: Callable[[str], None] = lambda _: None  # noqa: E731
-        kinds: dict[str, tuple[Callable[[str], None], Callable[[str], object]]] = {
-            "get, not verified": (nothing, unverified),
-            "get, known": (know, look_up),
-            "get, known, new head": (lambda name: (know(name), trust.verified.forget_nodes())[0], look_up),
-            "get, new": (lambda _: trust.verified.forget_statements(), look_up),
-        }
+        recent, kinds = names[:200], dict[str, tuple[Callable[[str], None], Callable[[str], object]]]()
+        for whose in ("", "recent, "):  # whom nobody, or somebody has looked up lately
+            kinds |= {
+                f"{whose}not verified": (nothing, unverified),
+                f"{whose}known": (know, look_up),
+                f"{whose}known, new head": (lambda name: (know(name), trust.verified.forget_nodes())[0], look_up),
+                f"{whose}new": (lambda _: trust.verified.forget_statements(), look_up),
+            }
         for called, kind in (("bare asyncio", bare_asyncio), ("bare", bare)):
             plain = Client(stack.enter_context(serving_bare(realm, kind, asked, answered)), realm.authority.root)
             kinds[called] = nothing, functools.partial(exchange, plain, bytes(asked), answered)
         taken: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
         for _ in range(rounds):
+            for name in recent:
+                unverified(name)
             for kind, (prepare, call) in kinds.items():
                 took = []
-                for name in random.sample(names, 100):
+                for name in random.sample(recent if kind.startswith("recent") else names, 100):
                     prepare(name)
                     began = time.perf_counter()
                     call(name)
