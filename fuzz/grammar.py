@@ -187,7 +187,7 @@ class Pools:
 
 
 def stated(error: TrunklineError, *, local: bool = False) -> None:
-    """See that an error is not the caller's own, unless it may be, and says what is wrong as a terminal may show it."""
+    """See that an error is not our caller's own (unless it may be), and can be shown on a terminal."""
     assert local or not isinstance(error, LocalError), error
     assert str(error)
     assert "\x1b" not in str(error)

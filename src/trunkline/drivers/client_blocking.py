@@ -117,6 +117,7 @@ class BlockingClient:
         timeout: float | None,
         deadline: float | None,
         *,
+        meanwhile: Callable[[], None] | None = None,
         span: Span | None = None,
         **more: Any,
     ) -> tuple[Connection, Delivered]:
@@ -125,6 +126,7 @@ class BlockingClient:
         Args:
             timeout: what the caller gave, for the error to say.
             deadline: when it ends, by the drivers' clock.
+            meanwhile: is called once the request is on its way, and waits for nothing.
             span: of a call that began earlier; it does not begin anew after a `close`.
             more: further fields of `MeetWanted`.
 
@@ -142,6 +144,8 @@ class BlockingClient:
                 at = self._datagram_at if more.get("datagram") else self._stream_at
                 try:
                     self._crew.feed(MeetWanted(rid, me, you, at, deadline, **more))
+                    if meanwhile is not None:
+                        meanwhile()
                     self._crew.wait(waiter, None)
                 except BaseException:
                     if self._meets.pop(rid, None) is not None:

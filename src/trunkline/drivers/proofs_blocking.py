@@ -14,7 +14,7 @@ from typing import Final
 
 from trunkline.drivers.clock import now as clock
 from trunkline.drivers.pollers import IN, OUT, Pollers
-from trunkline.drivers.secure_sockets import Member, SecureConnection, SecureHandshake, Want
+from trunkline.drivers.secure_sockets import Member, Prepared, SecureConnection, SecureHandshake, Want
 from trunkline.drivers.sockets import Connection, hang_up
 from trunkline.errors import ClosedError, TrunklineError
 
@@ -61,15 +61,18 @@ class Span:
             self._conns.discard(conn)
 
 
-def prove(handshake: SecureHandshake, sock: Connection, span: Span) -> SecureConnection:
+def prove(handshake: SecureHandshake, sock: Connection, span: Span, ahead: Prepared | None = None) -> SecureConnection:
     """Return the connection, which blocks, once the peer has proved who it is. If not, it is closed.
+
+    Args:
+        ahead: what was got ready before there was a connection.
 
     Raises:
         ClosedError: the client was closed before it was done.
         TrunklineError: as `SecureHandshake.step`.
     """
     sock.setblocking(False)
-    conn = handshake.over_socket(sock)
+    conn = handshake.over_socket(sock, ahead)
     try:
         span.enter(conn)
         poll: select.poll | None = None

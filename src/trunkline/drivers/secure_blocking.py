@@ -3,12 +3,14 @@
 Who proves nothing is avoided from then on, and the call goes on until its deadline (docs/spec/secure-meeting.md).
 """
 
+import contextlib
 import logging
 from typing import Final
 
 from trunkline.drivers.client_blocking import BlockingClient
 from trunkline.drivers.clock import now as clock
 from trunkline.drivers.proofs_blocking import prove
+from trunkline.drivers.secure_ahead import Ahead
 from trunkline.drivers.secure_datagram import SecureDatagramSocket
 from trunkline.drivers.secure_sockets import (
     HANDSHAKE_TIMEOUT,
@@ -52,35 +54,37 @@ def secure_meet(
     user = user_of(member)
     suspects = Suspects(you)
     span = client.span
-    while True:
-        conn, told = client.meet_once(
-            me,
-            you,
-            timeout,
-            deadline,
-            span=span,
-            datagram=datagram,
-            user=user,
-            peer_user=peer_user,
-            avoid=suspects.avoid,
-            notes=suspects.notes,
-        )
-        now = clock()
-        left = HANDSHAKE_TIMEOUT if deadline is None else min(HANDSHAKE_TIMEOUT, deadline - now)
-        role = Role.ACTIVE if told.conn > 0 else Role.PASSIVE
-        meeting = Meeting(role, bytes.fromhex(told.peer.match), me, you, user, peer_user)
-        try:
-            handshake = SecureHandshake(meeting, member, now=now, timeout=max(left, 0.0))
-        except BaseException:
-            conn.close()  # it is our side that can't go on
-            raise
-        try:
-            return prove(handshake, conn, span)
-        except TrunklineError as error:
-            if isinstance(error, ClosedError) or ends_the_call(error):
+    with contextlib.closing(Ahead(member, you, peer_user)) as ahead:
+        while True:
+            conn, told = client.meet_once(
+                me,
+                you,
+                timeout,
+                deadline,
+                meanwhile=ahead.make,
+                span=span,
+                datagram=datagram,
+                user=user,
+                peer_user=peer_user,
+                avoid=suspects.avoid,
+                notes=suspects.notes,
+            )
+            now = clock()
+            left = HANDSHAKE_TIMEOUT if deadline is None else min(HANDSHAKE_TIMEOUT, deadline - now)
+            role = Role.ACTIVE if told.conn > 0 else Role.PASSIVE
+            meeting = Meeting(role, bytes.fromhex(told.peer.match), me, you, user, peer_user)
+            try:
+                handshake = SecureHandshake(meeting, member, now=now, timeout=max(left, 0.0))
+            except BaseException:
+                conn.close()  # it is our side that can't go on
                 raise
-            _log.info("= impostor %s: %s", you, error)
-            suspects.add(told.partner, peer_user, error)
-        seconds = suspects.pause()
-        if seconds:
-            client.pause(seconds, deadline)
+            try:
+                return prove(handshake, conn, span, ahead)
+            except TrunklineError as error:
+                if isinstance(error, ClosedError) or ends_the_call(error):
+                    raise
+                _log.info("= impostor %s: %s", you, error)
+                suspects.add(told.partner, peer_user, error)
+            seconds = suspects.pause()
+            if seconds:
+                client.pause(seconds, deadline)

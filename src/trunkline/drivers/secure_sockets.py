@@ -187,6 +187,13 @@ class SecureConnection(ssl.SSLSocket):
         return f"<{type(self).__name__} to {peer.name!r} of {peer.user!r} ({peer.path}) {socket.socket.__repr__(self)}>"
 
 
+class Prepared(Protocol):
+    """TLS that was got ready before there was a connection; see `trunkline.drivers.secure_ahead`."""
+
+    def take(self, sock: socket.socket, context: ssl.SSLContext) -> SecureConnection | None:
+        """Return it with the connection of ``sock``; None if there is none for this context."""
+
+
 class Want(IntEnum):
     """What a handshake waits for before its next step."""
 
@@ -269,12 +276,21 @@ class SecureHandshake:
         self._tickets = 0 if any(hello[-len(b) - b[-1] : -b[-1]] == b for b in _BINDERS) else 1
         return True
 
-    def over_socket(self, sock: socket.socket) -> SecureConnection:
+    def over_socket(self, sock: socket.socket, ahead: Prepared | None = None) -> SecureConnection:
         """Take over a connected socket that doesn't block; return what the user gets when this is done.
+
+        Args:
+            ahead: what was got ready for the active side.
 
         Raises:
             LinkClosed: the connection is gone; it is closed.
         """
+        if ahead is not None and self.meeting.role is Role.ACTIVE:
+            ready = ahead.take(sock, self._context)
+            if ready is not None:
+                self._offered = True
+                self.tls = ready
+                return ready
         try:
             conn = SecureConnection.wrap(sock, self._context, self.meeting.role, self._session(), self._tickets)
         except OSError as error:
@@ -336,9 +352,7 @@ class SecureHandshake:
         m = self.meeting
         if m.role is Role.PASSIVE:
             return None
-        session = self._member.sessions.get(self._context, m.peer_user, m.you)
-        if session is not None and time.time() - session.time >= SESSION_TIME:
-            session = None
+        session = fresh_session(self._member, self._context, m.peer_user, m.you)
         self._offered = session is not None
         return session
 
@@ -479,6 +493,12 @@ class Suspects:
         """
         met = sum(self._met.values())
         return 0.0 if met <= 1 else min(LONGEST_LAPSE_PAUSE, FIRST_LAPSE_PAUSE * float(2 ** min(met - 2, 10)))
+
+
+def fresh_session(member: Member, context: ssl.SSLContext, user: str, name: str) -> ssl.SSLSession | None:
+    """Return the session to resume with a peer; None if there is none, or it has had its time."""
+    session = member.sessions.get(context, user, name)
+    return None if session is None or time.time() - session.time >= SESSION_TIME else session
 
 
 def user_of(member: Member) -> str:
