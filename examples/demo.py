@@ -32,6 +32,45 @@ with trunkline.meet(me, you, timeout=20) as conn:      # a socket, connected to 
 """
 
 
+SECURE = """
+import sys, trunkline
+me, you, user, words = sys.argv[1:]
+with trunkline.secure_meet(me, you, peer_user=user, timeout=40) as conn:      # an ssl.SSLSocket
+    conn.sendall(words.encode() + b"\\n")
+    print(f"{me} hears from {conn.peer.user}: {conn.makefile().readline().strip()}", flush=True)
+"""
+
+IMPOSTOR = """
+import sys, trunkline
+trunkline.explain("bob", "alice", peer_user="ann")      # is connected then: the time counts from here
+try:
+    trunkline.secure_meet("bob", "alice", peer_user="ann", timeout=3)
+except trunkline.MeetTimeout as error:
+    print(error)
+else:
+    sys.exit("the impostor was let in")
+"""
+
+SEAL = """
+import sys, pathlib, trunkline
+pathlib.Path(sys.argv[1]).write_bytes(trunkline.encrypt(b"for ben alone", to="ben"))
+"""
+
+OPEN = """
+import sys, pathlib, trunkline
+blob = bytearray(pathlib.Path(sys.argv[1]).read_bytes())
+try:
+    data, sender = trunkline.decrypt(blob)
+    print(f"opened: {data.decode()!r}, sealed by {sender}")
+    blob[-1] ^= 1
+    trunkline.decrypt(blob)
+except trunkline.DecryptError as error:
+    print(f"refused: {error}")
+else:
+    sys.exit("an altered blob was opened")
+"""
+
+
 def say(text: str = "") -> None:
     """Print a paragraph."""
     print(textwrap.fill(text, 96), flush=True)
@@ -52,17 +91,22 @@ class Demo:
         self.environment = dict(os.environ, TRUNKLINE_HOME=str(folder / "home"), PYTHONUNBUFFERED="1")
         self.environment.pop("TRUNKLINE_SWITCHBOARDS", None)
 
-    def start(self, *argv: str) -> subprocess.Popen[str]:
-        """Start a program of Python's; it ends with the demonstration."""
+    def start(self, *argv: str, home: str = "home") -> subprocess.Popen[str]:
+        """Start a program of Python's, with a folder of settings and keys; it ends with the demonstration."""
         process = subprocess.Popen(
-            [sys.executable, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment
+            [sys.executable, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment | {"TRUNKLINE_HOME": str(self.folder / home)},
         )
         self.stack.callback(end, process)
         return process
 
-    def trunkline(self, *argv: str) -> subprocess.Popen[str]:
+    def trunkline(self, *argv: str, home: str = "home") -> subprocess.Popen[str]:
         """Start one of Trunkline's commands."""
-        return self.start("-m", "trunkline", *argv)
+        return self.start("-m", "trunkline", *argv, home=home)
 
     def server(self, *more: str) -> str:
         """Start a switchboard server on a free port, and return its address."""
@@ -88,6 +132,19 @@ def first_line(process: subprocess.Popen[str]) -> dict[str, str]:
         assert process.stderr is not None
         sys.exit(f"a command ended at once: {process.stderr.read()}")
     return dict(json.loads(line))
+
+
+def outcome(process: subprocess.Popen[str]) -> str:
+    """Return what a program prints, when it has ended well."""
+    out, errors = process.communicate(timeout=60)
+    if process.returncode:
+        sys.exit(errors or out)
+    return out.strip()
+
+
+def show(text: str) -> None:
+    """Print what a program said."""
+    print(textwrap.indent(text, "   "), flush=True)
 
 
 def drain(process: subprocess.Popen[str]) -> None:
@@ -166,10 +223,7 @@ def run(demo: Demo, folder: Path, stack: contextlib.ExitStack) -> None:
         waiting = demo.start("-c", HOST, early, late, f"hello from {early}, who came first")
         answer = demo.start("-c", HOST, late, early, f"hello from {late}")
         for process in (waiting, answer):
-            out, errors = process.communicate(timeout=30)
-            if process.returncode:
-                sys.exit(errors)
-            print(f"   {out.strip()}", flush=True)
+            show(outcome(process))
 
     step(3, "A web server under a name, while two of the three servers are killed")
     site = folder / "site"
@@ -207,9 +261,7 @@ def run(demo: Demo, folder: Path, stack: contextlib.ExitStack) -> None:
     since = time.monotonic()
     sending = demo.trunkline("send", str(source), "alice", "bob", "--json")
     for process in (sending, taking):
-        _, errors = process.communicate(timeout=60)
-        if process.returncode:
-            sys.exit(errors)
+        outcome(process)
     seconds = time.monotonic() - since
     digests = []
     for path in (source, arrived / "big.bin"):
@@ -220,6 +272,41 @@ def run(demo: Demo, folder: Path, stack: contextlib.ExitStack) -> None:
         f"{SIZE // 1_000_000} MB in {seconds:.1f} s, starting both commands included. "
         f"SHA-256 on both sides: {digests[0]}"
     )
+
+    realm(demo, folder)
+
+
+def realm(demo: Demo, folder: Path) -> None:
+    """Show whose process is whose."""
+    step(5, "A realm: from here on everybody proves who they are")
+    up = demo.trunkline("up", "--listen", "127.0.0.1:0", "--realm", "demo", "--user", "ann", "--json", home="ann")
+    about = first_line(up)
+    threading.Thread(target=drain, args=(up,), daemon=True).start()
+    say(f"`trunkline up` made the realm {about['realm']}: an authority, a switchboard, and a first user, ann.")
+    line = json.loads(outcome(demo.trunkline("invite", "--json", home="ann")))["invitation"]
+    joining = [demo.trunkline("join", line, "--user", user, home=user) for user in ("ben", "eve")]
+    for process in joining:
+        outcome(process)
+    show(outcome(demo.trunkline("key", "approve", "ben", "eve", "--yes", home="ann")))
+    say("`trunkline invite` printed one line, and two others joined with it, each with a key of their own.")
+
+    step(6, "Two users meet over TLS, and an impostor does not")
+    ann = demo.start("-c", SECURE, "alice", "bob", "ben", "hello from alice, who is ann", home="ann")
+    eve = demo.start("-c", IMPOSTOR, home="eve")
+    say("alice waits for ben's bob. eve calls herself bob, and gives up after a while. She is told:")
+    show(outcome(eve))
+    ben = demo.start("-c", SECURE, "bob", "alice", "ann", "hello from bob, who is ben", home="ben")
+    say("Then ben comes.")
+    for process in (ann, ben):
+        show(outcome(process))
+
+    step(7, "Something sealed for one user")
+    sealed = str(folder / "sealed")
+    outcome(demo.start("-c", SEAL, sealed, home="ann"))
+    opening = {user: demo.start("-c", OPEN, sealed, home=user) for user in ("ben", "eve")}
+    say("ann sealed it. ben opens it, and then once more with one bit changed; eve tries, too.")
+    for user, process in opening.items():
+        show(textwrap.indent(outcome(process), f"{user}: "))
 
 
 if __name__ == "__main__":

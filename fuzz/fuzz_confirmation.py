@@ -6,9 +6,9 @@ side and a liar.
 
 from msgspec import structs
 
-from fuzz.grammar import Draws
+from fuzz.grammar import Draws, stated
 from trunkline.authority.messages import SignedHead
-from trunkline.errors import ForkedHistory, LocalError, RemoteError, SilentPeer, TrunklineError, TrustError
+from trunkline.errors import ForkedHistory, RemoteError, SilentPeer, TrunklineError, TrustError
 from trunkline.meeting.confirmation import MAX_CONFIRM, TABLE, Confirmation, Meeting, State, refusal
 from trunkline.meeting.handshake import Role
 
@@ -69,7 +69,7 @@ def _honest(draws: Draws) -> None:
                 else:
                     side.accept()
         except TrunklineError as error:
-            assert not isinstance(error, LocalError), error
+            stated(error)
             assert side.state is State.BROKEN
         if side.state is not State.BROKEN or views[to].role is Role.PASSIVE:
             on_the_way[1 - to] += side.data_to_send()
@@ -118,7 +118,7 @@ def _liar(draws: Draws) -> None:
         try:
             side.receive_data(data, 0.0)
         except (RemoteError, TrustError) as error:
-            assert "\x1b" not in str(error), "what a peer says does not reach the terminal as it is"
+            stated(error)
             assert side.state is State.BROKEN
         assert len(side._buffer) <= MAX_CONFIRM + 2
     if side.state is State.EXPECTING:

@@ -4,11 +4,11 @@ Who does not know the words learns nothing and enters no key; who changes a byte
 ends in one of our errors.
 """
 
-from fuzz.grammar import Draws
+from fuzz.grammar import Draws, stated
 from trunkline.authority.invitation import Invitation, parse_invitation
 from trunkline.authority.pairing import APPROVED, LIMITS, PREAMBLE, Ask, Inviter, Joiner, Offer, Outcome
 from trunkline.authority.statements import Signed
-from trunkline.errors import ConfigError, InvalidAddress, InvalidRealm, LocalError, TrunklineError
+from trunkline.errors import ConfigError, InvalidAddress, InvalidRealm, TrunklineError
 from trunkline.names import Address, Draw, Secret
 
 MAX_LEN = 256
@@ -43,7 +43,7 @@ def _pasted(draws: Draws) -> None:
         parsed = parse_invitation(line.decode(errors="replace"))
         assert parse_invitation(str(parsed.check())) == parsed
     except (ConfigError, InvalidRealm, InvalidAddress) as error:
-        assert str(error)
+        stated(error, local=True)
 
 
 def _liar(draws: Draws) -> None:
@@ -63,7 +63,7 @@ def _liar(draws: Draws) -> None:
         side.handle_timer(1e9)
         side.receive_eof()
     except TrunklineError as error:
-        assert not isinstance(error, LocalError), error
+        stated(error)
     assert side.done, "it would wait for ever"
     assert not side.confirmed
 
@@ -77,7 +77,7 @@ def _joiner(words: Secret) -> Joiner:
 
 
 def _tapped(draws: Draws) -> None:
-    """Two who may have the same words; now and then what is on the wire is changed, left out, said twice or reflected."""
+    """Two who may have the same words; now and then what is on the wire is changed, left out, or said twice."""
     same = bool(draws.below(4))
     sides: tuple[Inviter, Joiner] = (_inviter(_WORDS[0]), _joiner(_WORDS[0 if same else 1]))
     on_the_way = [b"", b""]  # to each of them
@@ -104,7 +104,7 @@ def _tapped(draws: Draws) -> None:
                     elif isinstance(side, Joiner) and isinstance(event, Offer):
                         side.ask(_STATEMENT, 0.0)
             except TrunklineError as error:
-                assert not isinstance(error, LocalError), error
+                stated(error)
                 failed[at] = True
     assert all(event == Ask(_STATEMENT) for event in heard[0]), "another key was entered"
     assert all(event in (_OFFER, _WELCOME) for event in heard[1]), "another realm was joined"

@@ -1,7 +1,8 @@
 """What clients are shown by peers, authorities and replicas: it is believed if it is true, and else refused in words.
 
-Certificates, heads, proofs, records, statements and files are altered, cut and crossed. TrustError, or what the function
-says that it raises, comes of that; nothing else. What was altered is never believed: signatures cover every byte of it.
+Certificates, heads, proofs, records, statements and files are altered, cut and crossed. TrustError, or what the
+function says that it raises, comes of that; nothing else. What was altered is never believed: signatures cover all of
+it.
 """
 
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fuzz.grammar import Draws
+from fuzz.grammar import Draws, stated
 from tests.authority.kit import ADMIN, ISSUER, WALL, Desk, Person, approve, change, insert, issue, leaf
 from trunkline.authority import messages as msg
 from trunkline.authority.approvals import check_pending, decode_file, encode_file
@@ -99,7 +100,7 @@ def _only_trust_errors(call: Callable[[bytes], object], data: bytes) -> bool:
     try:
         call(data)
     except TrustError as error:
-        assert str(error)
+        stated(error)
         return False
     return True
 
@@ -178,11 +179,11 @@ def _statements(draws: Draws) -> None:
     try:
         read_statement(msg.Signed(body, signed.signature, signed.second))
     except (BadSignature, InvalidUser) as error:
-        assert str(error)
+        stated(error, local=True)
     try:
         check_pending(msg.Signed(body, signed.signature, signed.second), ADMIN.anchor)
     except (BadSignature, InvalidUser, NotAllowed) as error:
-        assert str(error)
+        stated(error, local=True)
     else:
         assert body == signed.body, "an altered statement was believed"
 
@@ -195,7 +196,7 @@ def _files(draws: Draws) -> None:
                 for signed in decode_file(text, ADMIN.realm):
                     read_statement(signed)
             except (ConfigError, TrustError) as error:
-                assert str(error)
+                stated(error, local=True)
         case 1:
             state = _altered(draws, _STATE)
             _only_trust_errors(lambda data: Trust("lab.example", ADMIN.root, state=data), state)

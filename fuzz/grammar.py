@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 
+from trunkline.errors import LocalError, TrunklineError
 from trunkline.names import Candidate, Candidates
 from trunkline.switchboard.entries import handle
 from trunkline.wire.codec import encode_candidates
@@ -183,6 +184,13 @@ class Pools:
                 return draws.choice(_SECRETS)
             case _:
                 return draws.bytes(draws.below(8))
+
+
+def stated(error: TrunklineError, *, local: bool = False) -> None:
+    """See that an error is not our caller's own (unless it may be), and can be shown on a terminal."""
+    assert local or not isinstance(error, LocalError), error
+    assert str(error)
+    assert "\x1b" not in str(error)
 
 
 def fed(draws: Draws, data: bytes) -> list[bytes]:

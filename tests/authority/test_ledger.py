@@ -65,8 +65,11 @@ def test_proofs_are_those_of_what_is_saved_and_cost_two_queries_when_nothing_is_
                 ledger = make(store)
             store.asked.clear()
             record = store._records[f"user{index}"]
-            in_map, in_log, since = ledger.prove(record.user, index, old[0])
+            found = ledger.look_up(record.user)
+            since = ledger.consistency(old[0])
             assert len(store.asked) <= 2
+            assert (found.record, found.statement) == store.latest(record.user)
+            in_map, in_log = found.proof, found.inclusion
             verify(map_key(record.user), record_hash(record), in_map, ledger.map_root())
             verify_inclusion(record.latest, index, 200, in_log, ledger.log_root())
             verify_consistency(old[0], 200, old[1], ledger.log_root(), since)
@@ -98,9 +101,28 @@ def test_a_start_and_a_batch_cost_few_queries():
 
 def test_nobody_is_proven_to_be_absent_from_an_empty_directory():
     ledger = make(MemoryStore())
-    in_map, in_log, since = ledger.prove("ann", None, 0)
-    verify(map_key("ann"), None, in_map, ledger.map_root())
-    assert (in_log, since, ledger.consistency(5)) == ((), (), ())
+    found = ledger.look_up("ann")
+    verify(map_key("ann"), None, found.proof, ledger.map_root())
+    assert (found.record, found.statement, found.inclusion, ledger.consistency(5)) == (None, None, (), ())
+
+
+def test_what_was_looked_up_is_kept_until_the_log_grows_and_so_much_of_it(monkeypatch):
+    monkeypatch.setattr("trunkline.authority.ledger.MAX_STANDINGS", 2)
+    store = Counting()
+    ledger = make(store)
+    first = [insert(person) for person in PEOPLE[:40]]
+    append(ledger, store, *first)
+    kept = ledger.look_up("user0")
+    ledger.look_up("user1")
+    assert ledger.look_up("user0") is kept
+    ledger.look_up("user2")  # in the place of user1
+    assert ledger.look_up("user0") is kept
+    assert len(ledger._standings) == 2
+    append(ledger, store, approve(PEOPLE[0], leaf(first[0])))
+    found = ledger.look_up("user0")
+    assert found.record.index == 40
+    verify(map_key("user0"), record_hash(found.record), found.proof, ledger.map_root())
+    verify_inclusion(found.record.latest, 40, 41, found.inclusion, ledger.log_root())
 
 
 def test_a_statement_is_found_on_disk_and_in_the_batch():

@@ -132,3 +132,21 @@ def test_keys_and_values_are_hashes_of_what_they_stand_for():
     assert mapping.map_key("ops/ann") == sha256(b"ops/ann").digest()
     record = Record("ann", APPROVED, PublicKeys(bytes(32), 1, bytes(32)), 4, bytes(32))
     assert mapping.record_hash(record) != mapping.record_hash(Record("ann", APPROVED, record.keys, 5, bytes(32)))
+
+
+def test_a_proof_is_verified_no_further_than_to_a_node_that_is_known(monkeypatch):
+    monkeypatch.setattr(mapping, "KEPT", (4, 2))
+    leaves = {sha256(b"%d" % number).digest(): bytes([number]) * 32 for number in range(100)}
+    root, known = naive_root(leaves), {}
+    proofs = {key: naive_proof(leaves, key) for key in leaves}
+    for key, value in leaves.items():
+        mapping.verify(key, value, proofs[key], root, known)
+    assert sorted(known) == [*range(4, 8), *range(16, 32)]
+    before = dict(known)
+    for key, value in leaves.items():
+        way = proofs[key].siblings
+        mapping.verify(key, value, proofs[key], root, known)
+        for bad, claimed in ((way, b"\xff" * 32), ((b"\xff" * 32, *way[1:]), value), (way[1:], value)):
+            with pytest.raises(BadProof):
+                mapping.verify(key, claimed, MapProof(bad), root, known)
+    assert known == before

@@ -236,3 +236,20 @@ def test_sizes_that_cannot_be_are_refused():
 def test_a_statements_hash_covers_both_signatures():
     hashes = {merkle.statement_hash(Signed(*parts)) for parts in ((b"a", b"b"), (b"a", b"c"), (b"a", b"b", b"c"))}
     assert len(hashes) == 3
+
+
+def test_a_proof_is_verified_no_further_than_to_a_subtree_that_is_known(monkeypatch):
+    monkeypatch.setattr(merkle, "KEPT", (2, 3))
+    size = 27
+    leaves = make_leaves(size)
+    root, known = mth(leaves), {}
+    for index in range(size):
+        merkle.verify_inclusion(leaves[index], index, size, path(index, leaves), root, known)
+    complete = [(2, place) for place in range(6)] + [(3, place) for place in range(3)]
+    assert known == {(level, at): mth(leaves[at << level : (at + 1) << level]) for level, at in complete}
+    for index in range(size):
+        found = path(index, leaves)
+        merkle.verify_inclusion(leaves[index], index, size, found, root, known)
+        for bad, leaf in ((found, bytes(32)), ([bytes(32), *found[1:]], leaves[index]), (found[1:], leaves[index])):
+            with pytest.raises(BadProof):
+                merkle.verify_inclusion(leaf, index, size, bad, root, known)

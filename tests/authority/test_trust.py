@@ -276,6 +276,18 @@ class TestRecords:
         assert trust.refreshed == WALL
         assert new_trust(state=trust.state()).refreshed == WALL
 
+    def test_from_a_replica_that_is_behind_by_a_signature(self, desk):
+        """The state is the same; the authority has signed it anew, and failed before the replica asked."""
+        trust = new_trust()
+        behind = desk.ask(Get(0, "ann"))
+        desk.now = 100
+        refreshed(desk, trust)
+        record = trust.check_found(behind, "ann", WALL + 100)
+        assert record == desk.get("ann")
+        assert trust.head.time == trust.refreshed == WALL + 100
+        with pytest.raises(BadProof):
+            trust.check_found(replace(behind, record=replace(record, state=3)), "ann", WALL + 100)
+
     def test_yesterdays_from_a_replica_that_hides_a_change(self, desk):
         trust = refreshed(desk)
         stale = desk.ask(Get(0, "ann", trust.size))

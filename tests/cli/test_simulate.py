@@ -68,3 +68,10 @@ def test_a_file_that_is_no_recording(capfd, tmp_path, text):
 def test_no_such_file(capfd, tmp_path):
     assert main(["simulate", "--replay", str(tmp_path / "missing")]) == 1
     assert capfd.readouterr().err == f"trunkline: no such file or directory: {tmp_path}/missing\n"
+
+
+def test_realms_and_secure_meetings_are_explored_too(capfd):
+    assert main(["simulate", "replica-altered", "secure-pair", "--faults", "1"]) == 0
+    out = capfd.readouterr().out
+    assert out.count("frontier exhausted: exhaustive") == 2
+    assert "1 fault(s): alter" in out

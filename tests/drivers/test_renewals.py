@@ -7,9 +7,10 @@ import threading
 import pytest
 
 from trunkline.authority.freshness import TrustSettings
-from trunkline.authority.keeper import CertificateCame, FetchHead, HeadCame, Keeper, Renew
+from trunkline.authority.keeper import CertificateCame, FetchHead, HeadCame, Keeper, Renew, Tick
+from trunkline.drivers import renewals
 from trunkline.drivers.clock import now as clock
-from trunkline.drivers.renewals import Renewals
+from trunkline.drivers.renewals import Renewals, Since
 from trunkline.errors import ClosedError, NoAuthority
 
 WALL = 1_800_000_000.0
@@ -147,3 +148,24 @@ def test_who_only_verifies_has_one_task():
     world.wait_for(1, 0)
     world.renewals.close()
     assert world.asked == ["head"]
+
+
+def test_who_comes_when_an_attempt_has_long_begun_waits_for_the_next(world, monkeypatch):
+    """A machine that wakes up: what it asked before it slept fails, and says nothing about now."""
+    ahead = 0.0
+    monkeypatch.setattr(renewals, "clock", lambda: clock() + ahead)
+    world.gate.clear()
+    world.renewals.step(Tick())
+    assert world.began.wait(30)
+    together = Since(world.renewals)
+    ahead = 3600.0
+    later = Since(world.renewals)
+    world.failure = NoAuthority([])
+    world.gate.set()
+    world.wait_for(1, 1)
+    assert together.over(FetchHead)
+    assert not later.over(FetchHead)
+    assert later.over(Renew), "it had not begun"
+    world.renewals.hurry(head=True)
+    world.wait_for(2, 1)
+    assert later.over(FetchHead)

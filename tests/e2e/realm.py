@@ -1,4 +1,4 @@
-"""A realm on the hosts of a Lan: its authority and a replica, two secured servers, and members who joined by its line."""
+"""A realm on the hosts of a Lan: its authority, a replica, two secured servers, and members who came by invitation."""
 
 import sys
 import time

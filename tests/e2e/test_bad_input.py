@@ -68,13 +68,18 @@ class Server(Process):
     @property
     def memory(self) -> int:
         """Resident bytes."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return 1024 * int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1))  # type: ignore[union-attr]
+        return resident(self)
 
     @property
     def descriptors(self) -> int:
         """How many it has open."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))  # noqa: PTH208
+
+
+def resident(process: Process) -> int:
+    """Return how many bytes of memory a process has."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return 1024 * int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1))  # type: ignore[union-attr]
 
 
 class Scene:

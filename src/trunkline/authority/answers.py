@@ -56,7 +56,7 @@ def answer(request: Question, shown: Shown, ledger: Ledger, reader: Reader, root
             proof = ledger.consistency(request.size)
             return HeadIs(query, shown.head, proof, shown.revoked, shown.authorities, shown.retired)
         case Get():
-            return _found(request, shown, ledger, reader)
+            return _found(request, shown, ledger)
         case List():
             found = reader.users(request.prefix, request.after, request.state, MAX_RECORDS + 1)
             return Listing(query, tuple(found[:MAX_RECORDS]), more=len(found) > MAX_RECORDS)
@@ -72,16 +72,13 @@ def denied(query: int, error: TrunklineError) -> Denied:
     return Denied(query, code, str(error)[:MAX_TEXT])
 
 
-def _found(request: Get, shown: Shown, ledger: Ledger, reader: Reader) -> Answer:
+def _found(request: Get, shown: Shown, ledger: Ledger) -> Answer:
     try:
         check_user(request.user)
     except TrunklineError as error:
         return denied(request.query, error)
-    latest = reader.latest(request.user)
-    record, statement = (None, None) if latest is None else latest
-    index = None if record is None else record.index
-    proof, inclusion, consistency = ledger.prove(request.user, index, request.size)
-    return Found(request.query, shown.head, consistency, record, proof, statement, inclusion)
+    record, statement, proof, inclusion = ledger.look_up(request.user)
+    return Found(request.query, shown.head, ledger.consistency(request.size), record, proof, statement, inclusion)
 
 
 def _statements(query: int, found: list[tuple[int, Signed]], shown: Shown) -> Statements:

@@ -4,7 +4,7 @@ What is appended is held here until it is saved. One batch is made at a time; no
 """
 
 from collections.abc import Collection, Hashable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -28,6 +28,20 @@ MAX_CONSISTENCY: Final = 1024
 """Most consistency proofs that are kept, of up to 2 KiB each."""
 
 
+MAX_STANDINGS: Final = 1024
+"""Most users whose record and proofs are kept, 5 KiB each: those that were looked up last."""
+
+
+class Standing(NamedTuple):
+    """All that there is to be told about one user, until the next statement is appended."""
+
+    record: Record | None
+    statement: Signed | None
+    """The latest about the user."""
+    proof: MapProof
+    inclusion: tuple[bytes, ...]
+
+
 class Ledger:
     """Everything that statements amount to.
 
@@ -47,6 +61,8 @@ class Ledger:
         self._tiles = Tiles(self._tile_nodes, size)
         self._map = Map(self._page_nodes)
         self._consistency: dict[int, tuple[bytes, ...]] = {}
+        self._standings: dict[str, Standing] = {}
+        """The one that was asked for last is the last."""
         self._known: dict[str, Record | None] = {}
         """Of the batch that is being made: the users that it may concern."""
         self._entries: list[Entry] = []
@@ -100,6 +116,7 @@ class Ledger:
         assert record.index == self.size, "something was appended since"
         self._tiles.append(record.latest)
         self._consistency.clear()
+        self._standings.clear()
         self._entries.append(Entry(record.index, record.latest, record.user, signed))
         self._known[record.user] = self._changed[record.user] = record
 
@@ -128,24 +145,28 @@ class Ledger:
 
     # ---- prove ------------------------------------------------------------------------------------------------
 
-    def prove(self, user: str, index: int | None, since: int) -> tuple[MapProof, tuple[bytes, ...], tuple[bytes, ...]]:
-        """Return the proofs for one user, with one query, or two if nobody asked with that ``since`` yet.
+    def look_up(self, user: str) -> Standing:
+        """Return the record of a user and its proofs, with two queries at most."""
+        found = self._standings.pop(user, None)
+        if found is None:
+            latest = self._reader.latest(user)
+            record, statement = (None, None) if latest is None else latest
+            proof, inclusion = self._prove(user, None if record is None else record.index)
+            found = Standing(record, statement, proof, inclusion)
+            while len(self._standings) >= MAX_STANDINGS:
+                del self._standings[next(iter(self._standings))]
+        self._standings[user] = found
+        return found
 
-        Args:
-            index: where the latest statement about the user stands; None if there is none.
-            since: the size of the log that the asker has seen.
-
-        Returns:
-            The map's proof, the inclusion proof (empty without ``index``), and the consistency proof.
-        """
+    def _prove(self, user: str, index: int | None) -> tuple[MapProof, tuple[bytes, ...]]:
         key = map_key(user)
         pages = self._map.names(key, self.size)
         if index is None:
             self._read((), pages)
-            return self._map.prove(key)[1], (), self.consistency(since)
+            return self._map.prove(key)[1], ()
         way = self._tiles.way(index)
         self._read(self._tiles.way_names(way), pages)
-        return self._map.prove(key)[1], self._tiles.inclusion(index, way), self.consistency(since)
+        return self._map.prove(key)[1], self._tiles.inclusion(index, way)
 
     def consistency(self, since: int) -> tuple[bytes, ...]:
         """Return the proof that the log goes on from its first ``since`` statements; none if it never had so many.
@@ -182,6 +203,7 @@ class Ledger:
         """Become what was snapshot; the store is put back by others."""
         tiles, tile_changes, page_changes = snapshot
         self._consistency.clear()
+        self._standings.clear()
         self._tiles.restore(tiles)
         self._tile_nodes.restore(tile_changes)
         self._page_nodes.restore(page_changes)

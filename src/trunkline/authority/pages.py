@@ -16,6 +16,7 @@ All hashes that a proof may need are there, so that it costs some slices, and no
 """
 
 from collections.abc import Iterable
+from hashlib import sha256
 from typing import Final
 
 from trunkline.authority.mapping import EMPTY, inner_node, leaf_node
@@ -43,20 +44,46 @@ Leaf = tuple[bytes, bytes]
 """Key and value."""
 
 
-def read_node(data: bytes, number: int) -> bytes:
+def read_node(data: bytes | bytearray, number: int) -> bytes:
     """Return the hash of a node of a stored page."""
     lone = data[number]
     if lone == _MANY:
         at = _NODES + HASH_SIZE * data.count(_MANY, 1, number)
-        return data[at : at + HASH_SIZE]
+        return bytes(data[at : at + HASH_SIZE])
     return EMPTY if lone == _NONE else leaf_node(*read_leaf(data, lone))
 
 
-def read_leaf(data: bytes, slot: int) -> Leaf:
+def read_leaf(data: bytes | bytearray, slot: int) -> Leaf:
     """Return a lone leaf of a stored page."""
+    at = _leaf_at(data, slot)
+    return bytes(data[at : at + HASH_SIZE]), bytes(data[at + HASH_SIZE : at + 2 * HASH_SIZE])
+
+
+def _leaf_at(data: bytes | bytearray, slot: int) -> int:
     before = (int.from_bytes(data[2 * SLOTS : _NODES], "big") & ((1 << slot) - 1)).bit_count()
-    at = _NODES + HASH_SIZE * (data.count(_MANY, 1, 2 * SLOTS) + 2 * before)
-    return data[at : at + HASH_SIZE], data[at + HASH_SIZE : at + 2 * HASH_SIZE]
+    return _NODES + HASH_SIZE * (data.count(_MANY, 1, 2 * SLOTS) + 2 * before)
+
+
+def _is_there(page: bytes, slot: int, group: list[Leaf]) -> bool:
+    """Say whether these changes leave a stored page as it is but for hashes and a value: most of them do."""
+    lone = page[SLOTS + slot]
+    return lone == _MANY or (lone == slot and len(group) == 1 and read_leaf(page, slot)[0] == group[0][0])
+
+
+def _rehash(page: bytearray, slots: Iterable[int]) -> None:
+    """Compute all nodes above ``slots`` that are there."""
+    row = {(SLOTS + slot) >> 1 for slot in slots}
+    crowded = page.startswith(_CROWDED)
+    while row:
+        for number in row:
+            if crowded:  # `inner_node` written out: both children stand side by side
+                at = _FIRST + HASH_SIZE * number
+                below = at + HASH_SIZE * number
+                page[at : at + HASH_SIZE] = sha256(b"\3" + page[below : below + 2 * HASH_SIZE]).digest()
+            elif page[number] == _MANY:
+                at = _NODES + HASH_SIZE * page.count(_MANY, 1, number)
+                page[at : at + HASH_SIZE] = inner_node(read_node(page, 2 * number), read_node(page, 2 * number + 1))
+        row = {number >> 1 for number in row if number > 1}
 
 
 class Page:
@@ -186,11 +213,23 @@ class Map:
     def _update(self, depth: int, changes: list[Leaf], *, new: bool = False) -> bytes:
         name = page_key(depth, changes[0][0])
         found = None if new else self._nodes.get(name)
-        page = Page(found)
         assert found is not None or new or depth == 0, "a page is missing: the store was altered by others"
         groups: dict[int, list[Leaf]] = {}
         for leaf in changes:
             groups.setdefault(_slot(leaf[0], depth), []).append(leaf)
+        if found is not None and all(_is_there(found, slot, group) for slot, group in groups.items()):
+            patched = bytearray(found)
+            for slot, group in groups.items():
+                if found[SLOTS + slot] == _MANY:
+                    at = _NODES + HASH_SIZE * found.count(_MANY, 1, SLOTS + slot)
+                    patched[at : at + HASH_SIZE] = self._update(depth + LEVELS, group)
+                else:
+                    at = _leaf_at(found, slot) + HASH_SIZE
+                    patched[at : at + HASH_SIZE] = group[0][1]
+            _rehash(patched, groups)
+            self._nodes.put(name, bytes(patched))
+            return read_node(patched, 1)
+        page = Page(found)
         for slot, group in groups.items():
             if page.is_subtree(slot):
                 page.put_subtree(slot, self._update(depth + LEVELS, group))

@@ -23,9 +23,7 @@ from trunkline.authority.verified import Verified
 from trunkline.errors import BadProof, BadSignature, DeniedError, InvalidUser
 
 
-def check_record(
-    answer: Found, user: str, head: Head, root: Anchor, verified: Verified | None = None
-) -> Record | None:
+def check_record(answer: Found, user: str, head: Head, root: Anchor, verified: Verified | None = None) -> Record | None:
     """Return the record of ``user``; None if it is shown that there is none.
 
     Args:

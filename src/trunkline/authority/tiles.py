@@ -22,8 +22,8 @@ from trunkline.authority.statements import HASH_SIZE
 Ranges = Iterable[tuple[int, int]]
 
 Way = tuple[list[tuple[bytes, int]], list[tuple[int, int]], tuple[bytes, ...]]
-"""The full tiles above a leaf with the place in each; the ranges of leaves whose hashes follow in the proof; and what of
-it is known already."""
+"""The full tiles above a leaf with the place in each; the ranges of leaves whose hashes follow in the proof; and what
+of it is known already."""
 
 LEVELS: Final = 4
 WIDTH: Final = 1 << LEVELS

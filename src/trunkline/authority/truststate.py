@@ -1,4 +1,4 @@
-"""What a client keeps on disk of a realm, so that nobody rolls it back over a restart (docs/spec/authority.md section 8)."""
+"""What a client keeps on disk of a realm: nobody rolls it back over a restart (docs/spec/authority.md section 8)."""
 
 from collections.abc import Sequence
 from typing import Annotated, Final

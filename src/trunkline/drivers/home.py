@@ -91,7 +91,8 @@ class Home:
         named = self._named()
         kept = self.remembered()
         last_good_first = [address for address in kept if address in named]
-        return tuple(dict.fromkeys([*last_good_first, *(named or ()), *kept, *([_LOCAL] if guess and not named else [])]))
+        guessed = [_LOCAL] if guess and not named else []
+        return tuple(dict.fromkeys([*last_good_first, *(named or ()), *kept, *guessed]))
 
     def _named(self) -> tuple[Address, ...]:
         text = self._environ.get("TRUNKLINE_SWITCHBOARDS", "")

@@ -29,6 +29,10 @@ from trunkline.errors import ClosedError, TrunklineError
 CLOSING: Final = 2.0
 """Seconds that closing waits for the thread, whose connection is shut by then; only a resolver can take longer."""
 
+SHARED: Final = 1.0
+"""Seconds for which an attempt that has begun is that of whoever comes to wait for it. One that began earlier may have
+been doomed since: by a machine that slept, or a network that was not there."""
+
 _log: Final = logging.getLogger("trunkline")
 
 
@@ -56,6 +60,8 @@ class Renewals:
         self._closed = False
         self.attempts: Final = {FetchHead: 0, Renew: 0}
         """How many of each are over."""
+        self.began: Final[dict[type[FetchHead | Renew], float]] = {}
+        """When the one that is under way began, by the drivers' clock."""
         self.failures: Final[dict[type[FetchHead | Renew], TrunklineError | None]] = {FetchHead: None, Renew: None}
         """What the last one of each failed with; None if it did not."""
         self.due = clock()
@@ -121,6 +127,7 @@ class Renewals:
                     self._thread = None
                     return
                 job = self._jobs.popleft()
+                self.began[type(job)] = clock()
             came: KeeperEvent
             failure: TrunklineError | None = None
             try:
@@ -132,6 +139,7 @@ class Renewals:
                 failure = ClosedError(f"the membership can't be kept up to date: {type(error).__name__}: {error}")
                 came = Failed(isinstance(job, Renew), str(failure))
             with self.changed:
+                del self.began[type(job)]
                 self.attempts[type(job)] += 1
                 self.failures[type(job)] = failure
                 self.step(came)
@@ -139,11 +147,14 @@ class Renewals:
 
 
 class Since:
-    """Which tasks have ended since somebody began to wait."""
+    """Which tasks have ended since somebody began to wait, but for those that had long begun by then."""
 
     def __init__(self, renewals: Renewals) -> None:
         self._renewals = renewals
-        self._before = dict(renewals.attempts)
+        with renewals.changed:
+            self._before = dict(renewals.attempts)
+            for kind, began in renewals.began.items():
+                self._before[kind] += clock() - began > SHARED
 
     def over(self, kind: type[FetchHead | Renew]) -> bool:
         """Say whether one of that kind has."""

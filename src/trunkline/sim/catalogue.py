@@ -25,7 +25,7 @@ ABOUT: Final = {
 """The name of every world that is explored, and what it is."""
 
 MAX_STATES: Final = 1_000_000
-SECONDS: Final = 60.0
+SECONDS: Final = 600.0
 """Bounds of a small world, unless others are given; docs/measurements/exploration.md says how far from them each is."""
 
 

@@ -1,5 +1,6 @@
 """Rules of the authority, its replicas and its readers that are broken on purpose, and what notices."""
 
+import contextlib
 from typing import Any, Final
 
 import msgspec
@@ -87,6 +88,22 @@ class _RefusesRepeats(Directory):
         self._ledger.__class__ = _NeverSaysItTwice
 
 
+class _Unmapped(Ledger):
+    """Appends a statement to the log, and does not bring it into the map."""
+
+    def close(self) -> Any:
+        changed = tuple(self._changed.values())
+        self._changed.clear()
+        entries, _, nodes = super().close()
+        return entries, changed, nodes
+
+
+class _ForgetsMap(Directory):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ledger.__class__ = _Unmapped
+
+
 class _Unrevoking(Registrar):
     def revoke(self, user: str, signing: bytes | None, wall: int) -> None:
         pass
@@ -149,6 +166,24 @@ class _Patient(Trust):
         return float(read_head(answer.head).time)
 
 
+class _Credulous(Trust):
+    """Believes what a record is said to be, without its proofs."""
+
+    def check_found(self, answer: Any, user: str, wall: float, *, first_hand: bool = False) -> Any:
+        seen = self._open(answer.head, wall)
+        self._check_follows(seen, answer.consistency, first_hand=first_hand)
+        self._accept(seen)
+        return answer.record
+
+
+class _Uncounting(Trust):
+    """Takes a head whose revoked serials are not those that it was signed for."""
+
+    def update_head(self, answer: HeadIs, wall: float, *, first_hand: bool = False) -> None:
+        with contextlib.suppress(BadProof):
+            super().update_head(answer, wall, first_hand=first_hand)
+
+
 class _Suspicious(Trust):
     """Takes every head that is not newer for a fork."""
 
@@ -178,10 +213,17 @@ BROKEN_REALMS: Final[dict[str, BrokenRealm]] = {
     "keeps-certificates": BrokenRealm(
         "a change does not revoke the old key's certificates", "R6", "realm", directory=_KeepsCertificates
     ),
+    "forgets-map": BrokenRealm(
+        "an authority does not bring its statements into the map", "R2", "realm", directory=_ForgetsMap
+    ),
     "shows-at-once": BrokenRealm(
         "a replica shows a head before it has the statements", "R3", "replica-behind", replica=_ShowsAtOnce
     ),
     "trusting": BrokenRealm("a replica does not verify what it was given", "R9", "replica-altered", replica=_Trusting),
+    "credulous": BrokenRealm("a reader believes a record without its proofs", "R4", "replica-lying", trust=_Credulous),
+    "uncounting": BrokenRealm(
+        "a reader takes revoked serials that are not those of the head", "R6", "replica-lying", trust=_Uncounting
+    ),
     "forgetful": BrokenRealm("a reader can be rolled back", "R7", "replica-behind", trust=_Forgetful),
     "suspicious": BrokenRealm(
         "a reader accuses a replica that is only behind", "R3", "replica-behind", trust=_Suspicious

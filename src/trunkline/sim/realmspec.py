@@ -32,7 +32,7 @@ class RealmSpec(msgspec.Struct, frozen=True, kw_only=True):
     faults: int = 1
     kinds: tuple[str, ...] = ("crash", "cut", "clock")
     """Which: a machine dies; a connection breaks; the authority comes back with a clock that is behind; `alter`:
-    somebody between authority and replica changes an answer."""
+    somebody between authority and replica changes an answer, or the replica lies to the reader."""
 
 
 REALMS: Final = {
@@ -105,6 +105,17 @@ REALMS: Final = {
             replica=True,
             questions=1,
             polls=2,
+            kinds=("alter",),
+        ),
+        RealmSpec(
+            name="replica-lying",
+            about="a replica lies to a reader once, about who there is or what is revoked; it asks either twice",
+            before=4,
+            most=4,
+            replica=True,
+            followed=4,
+            read=3,
+            questions=2,
             kinds=("alter",),
         ),
     )

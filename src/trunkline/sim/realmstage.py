@@ -189,7 +189,7 @@ class Stage:
     # ---- messages ----------------------------------------------------------------------------------------------
 
     def altered(self, answer: int) -> int:
-        """Return what somebody in between makes of an answer to the replica: it looks right as long as it can."""
+        """Return what a liar makes of an answer: it looks right for as long as it can."""
         value = self.values[answer]
         match value:
             case Statements() if value.statements:
@@ -197,7 +197,10 @@ class Stage:
                 forged = ((index, self.cast.forged), *others)
                 return self.number(msgspec.structs.replace(value, statements=forged))
             case HeadIs():
-                return self.number(msgspec.structs.replace(value, revoked=(*value.revoked, b"\xff" * 16)))
+                revoked = value.revoked[:-1] if value.revoked else (b"\xff" * 16,)
+                return self.number(msgspec.structs.replace(value, revoked=revoked))
+            case Found():
+                return self.number(msgspec.structs.replace(value, record=None, statement=None, inclusion=()))
         return answer
 
     def check_shown(self, answer: int) -> None:

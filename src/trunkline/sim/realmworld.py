@@ -81,8 +81,8 @@ class RealmWorld:
         self.serial = b""
         """Of the certificate that was acknowledged."""
         self.cut = False
-        self.altered = False
-        """Whether somebody changed an answer to the replica: then it may accuse, and is excused from going on."""
+        self.altered: frozenset[int] = frozenset()
+        """Whose answers were changed: the replica may accuse then, and is excused from going on; or the reader may."""
         self._prepare()
 
     def copy(self) -> "RealmWorld":
@@ -172,7 +172,8 @@ class RealmWorld:
             found += [("lose", place) for place in range(len(self.told))]
             found += [("drop", site) for site, asked in enumerate(self.asked) if asked]
         if "alter" in kinds:
-            found += [("alter", place) for place, (_, conn, _) in enumerate(self.told) if conn % 3 == UPSTREAM]
+            ways = ((AUTHORITY, UPSTREAM), (REPLICA, READER))
+            found += [("alter", place) for place, (site, conn, _) in enumerate(self.told) if (site, conn % 3) in ways]
         return found
 
     def apply(self, action: Action) -> None:
@@ -267,9 +268,9 @@ class RealmWorld:
         self._break(self.asked[site][0][0] % 3)
 
     def _alter(self, place: int) -> None:
-        """Somebody who is between authority and replica changes an answer."""
-        self.altered = True
+        """Somebody between authority and replica changes an answer, or the replica lies to the reader."""
         site, conn, answer = self.told[place]
+        self.altered |= {conn % 3}
         self.told = (*self.told[:place], (site, conn, self.stage.altered(answer)), *self.told[place + 1 :])
 
     def _break(self, asker: int) -> None:
@@ -324,7 +325,7 @@ class RealmWorld:
                         self._step(site, ("lost",))
                     else:
                         self.asked[AUTHORITY] = (*self.asked[AUTHORITY], (self._conn(UPSTREAM), request))
-                case ("accuse", text) if not self.altered:
+                case ("accuse", text) if UPSTREAM not in self.altered:
                     raise Violation("R3", f"the replica accuses an honest authority: {text}")
 
     def _acknowledged(self, answer: Any) -> None:
@@ -346,9 +347,10 @@ class RealmWorld:
 
     def _read(self, site: int, number: int) -> None:
         reading = self.stage.read(self.trust, site, number, self.now)
-        if reading.fault:
+        is_lie = site == REPLICA and READER in self.altered
+        if reading.fault and not is_lie:
             raise Violation("R3", f"a reader accuses site {site}: {reading.fault}")
-        if reading.stale:
+        if reading.stale or reading.fault:
             if site == AUTHORITY and not reading.late:
                 raise Violation("R3", f"the authority is taken for rolled back: {reading.stale}")
             self.questions += 1
@@ -397,7 +399,7 @@ class RealmWorld:
         statements = [each.statement for each in self.stage.cast.script[: self.spec.most] if isinstance(each, Submit)]
         if [signed for _, signed in self.stage.disk(self.disks[AUTHORITY]).statements(0, 100)] != statements:
             raise Violation("R1", "the authority's disk does not have what was acknowledged")
-        if self.spec.replica and not self.altered:
+        if self.spec.replica and UPSTREAM not in self.altered:
             self._catch_up()
 
     def _catch_up(self) -> None:

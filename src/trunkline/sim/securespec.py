@@ -55,7 +55,7 @@ SECURE: Final = {
         ),
         SecureSpec(
             name="secure-lies",
-            about="one of two processes of ann's meets one of four of ben's; the switchboard lies: roles, matches, names",
+            about="one of two processes of ann's, one of four of ben's; the switchboard lies: roles, matches, names",
             left=(_ANN, Wish("ann", "alice2", "bob2", "ben")),
             right=(_BEN, Wish("ben", "bob2", "alice2", "ann"), _POST, Wish("ben", "bob2", allow=("ann", "eve"))),
             lies=True,

@@ -1,7 +1,8 @@
 """The search of small worlds of any kind: every order of everything, with a fault at every point.
 
-It is that of `trunkline.sim.explore` without slack. Nothing is left out and no order is preferred: what is the same
-either way is noticed because the states are. A world that ends is asked to finish, which checks it once more.
+It is that of `trunkline.sim.explore` without slack, and keeps seen states in the same way. Nothing is left out and no
+order is preferred: what is the same either way is noticed because the states are. A world that ends is asked to
+finish, which checks it once more.
 """
 
 import time
@@ -43,7 +44,7 @@ def search(
     random = Random(seed) if seed else None
     seen: set[int] = set()
     stack: list[tuple[SmallWorld, int, Path]] = []
-    transitions = deepest = ends = points = points_done = 0
+    transitions = deepest = ends = points = 0
     failure: Failure | None = None
     path: Path = None
     try:
@@ -77,11 +78,10 @@ def search(
         values = {name: getattr(recording, name) for name in ("rule", "realm", "secure")}
         recording = Recording(invariant=failure.invariant, text=failure.text, actions=actions_done, **values)
     exhausted = failure is None and not stack
-    points_done = points if exhausted else 0
-    realm = recording.realm or recording.secure
-    assert realm is not None, "a small world is recorded by its spec"
+    spec = recording.realm or recording.secure
+    assert spec is not None, "a small world is recorded by its spec"
     return Report(
-        world=realm.name,
+        world=spec.name,
         about=about,
         ok=failure is None,
         states=len(seen),
@@ -91,7 +91,7 @@ def search(
         exhausted=exhausted,
         ends=ends,
         fault_points=points,
-        fault_points_done=points_done,
+        fault_points_done=points if exhausted else 0,
         failure=failure,
         recording=recording if failure is not None else None,
     )
