@@ -181,15 +181,28 @@ def test_for_one_client_too_many_an_idle_one_gives_way(realm: Realm, tmp_path: P
 
 def test_when_all_are_busy_one_more_is_turned_away(realm: Realm, tmp_path: Path) -> None:
     async def main() -> None:
-        async with authority(realm, tmp_path, max_clients=1) as server:
-            reader, writer = await asyncio.open_connection(server.address.host, server.address.port)  # shakes hands
-            while not server.status().clients:
-                await asyncio.sleep(0)
+        async with authority(realm, tmp_path, max_clients=1) as server, Client(realm, server.address) as busy:
+            busy.writer.write(encode(AskRoot(1)) + encode(AskRoot(2))[:3])  # one record: half of the second is there
+            assert isinstance(await busy.receive(), RootIs)
             with pytest.raises((OSError, asyncio.IncompleteReadError)):
                 async with Client(realm, server.address):
                     pass
-            writer.transport.abort()
+            busy.writer.write(encode(AskRoot(2))[3:])
+            assert isinstance(await busy.receive(), RootIs)
+
+    asyncio.run(main())
+
+
+def test_who_does_not_shake_hands_gives_way_to_the_next(realm: Realm, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with authority(realm, tmp_path, max_clients=1) as server:
+            reader, writer = await asyncio.open_connection(server.address.host, server.address.port)
+            while not server.status().clients:
+                await asyncio.sleep(0)
+            async with Client(realm, server.address) as client:
+                assert isinstance(await client.ask(AskRoot(1)), RootIs)
             await eof(reader)
+            writer.close()
 
     asyncio.run(main())
 

@@ -133,6 +133,11 @@ class Channel:
         return not (self._partial or self._out or self.unanswered)
 
     @property
+    def is_new(self) -> bool:
+        """Whether the TLS handshake is under way still: there is nobody to speak of yet."""
+        return not self._ready
+
+    @property
     def crowded(self) -> bool:
         """Whether it has asked so much that it is not listened to."""
         return len(self._out) > PAUSE_OUTPUT or self.unanswered >= MAX_UNANSWERED

@@ -354,7 +354,10 @@ class Server:
         _log.debug("< %d opened: %s", channel.conn, channel.remote)
 
     def _make_room(self) -> bool:
-        idle = [channel for channel in self._channels.values() if channel.idle]
+        channels = self._channels.values()
+        # Those who have said nothing yet go after those who have nothing to say, the oldest first: who opens
+        # connections and leaves it at that keeps nobody out for long.
+        idle = [channel for channel in channels if channel.idle] or [channel for channel in channels if channel.is_new]
         if not idle:
             _log.warning("%s: %s", self.kind, TooMany("connections", self._max_clients))
             return False

@@ -23,6 +23,7 @@ from trunkline.drivers.sockets import (
     connect_udp,
     dialling_socket,
     hand_out,
+    hang_up,
 )
 from trunkline.drivers.uplinks_blocking import reason
 from trunkline.errors import InvalidAddress
@@ -299,6 +300,14 @@ class Peers:
         self.timed.discard(peer.conn)
         if peer.mask:
             self._pollers.remove(peer.sock.fileno())
+
+    def hang_up(self) -> None:
+        """Close every connection, so that the other end reads EOF whatever it has sent."""
+        for peer in tuple(self._peers.values()):
+            self._forget(peer)
+            hang_up(peer.sock)
+            if peer.udp is not None:
+                peer.udp.close()
 
     def abandon(self) -> None:
         """Close every descriptor and tell nobody."""

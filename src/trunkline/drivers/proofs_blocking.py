@@ -180,6 +180,13 @@ class Proofs:
             except TrunklineError as error:
                 self._fail(proof, error)
 
+    def hang_up(self) -> None:
+        """Break all of them off, so that their peers read EOF."""
+        for proof in self._proofs.values():
+            self._look_away(proof)
+            _hang_up(proof.conn)
+        self._proofs.clear()
+
     def abandon(self) -> None:
         """Close every descriptor and tell nobody."""
         for proof in self._proofs.values():
@@ -218,10 +225,7 @@ class Proofs:
 
     def _fail(self, proof: _Proof, error: TrunklineError) -> None:
         self._forget(proof)
-        if isinstance(proof.conn, SecureConnection):
-            proof.conn.hang_up()
-        else:
-            hang_up(proof.conn)
+        _hang_up(proof.conn)
         proof.done(error)
 
     def _forget(self, proof: _Proof) -> None:
@@ -232,3 +236,10 @@ class Proofs:
         if proof.mask:
             self._pollers.remove(proof.fd)
             proof.mask = 0
+
+
+def _hang_up(conn: Connection | SecureConnection) -> None:
+    if isinstance(conn, SecureConnection):
+        conn.hang_up()
+    else:
+        hang_up(conn)

@@ -155,8 +155,10 @@ class Reactor:
         self.step(_TICK)
 
     def say_goodbye(self) -> None:
-        """Tell the servers that we leave in good order; `abandon` comes next."""
+        """Tell the servers that we leave in good order, and peers that were not handed over yet; then `abandon`."""
         self.step(Stop())
+        self._peers.hang_up()
+        self.proofs.hang_up()
 
     def abandon(self) -> None:
         """Close every descriptor and tell nobody: in the child of a fork, or when there is nothing to save."""
