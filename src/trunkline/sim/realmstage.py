@@ -254,7 +254,8 @@ class Stage:
                     if record != expected:
                         text = f"at {head.size} statements a reader believes {record!r}, and it is {expected!r}"
                         raise Violation("R4", text)
-                    if _is_late(answer, wall):
+                    word = trust.head  # the newest of that state: the answer's, or one that was seen before
+                    if word is None or wall - word.time > MAX_STALENESS + GRACE:
                         raise Violation("R8", f"a reader believes a record of {wall - head.time:.0f} s ago")
         except StaleHead as error:
             return Reading(kept, stale=str(error), late=_is_late(answer, wall))
