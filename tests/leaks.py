@@ -37,16 +37,17 @@ def children() -> dict[int, str]:
 
 
 @contextlib.contextmanager
-def no_leaks() -> Iterator[None]:
+def no_leaks(patience: float = PATIENCE) -> Iterator[None]:
     """Raise AssertionError if the block leaves more descriptors open, or children, than there were.
 
-    A server in another thread closes its side of a connection when it has read the end of ours: it is given PATIENCE.
+    A server in another thread closes its side of a connection when it has read the end of ours: it is given
+    ``patience``, in seconds.
     """
     before = descriptors()
     old = children()
     yield
     gc.collect()  # what only a cycle holds is not leaked; unclosed sockets warn here, which is an error too
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while left := _left(before, old):
         if time.monotonic() > deadline:
             raise AssertionError("left behind: " + "; ".join(left))

@@ -291,7 +291,7 @@ class Peers:
 
     def _drop(self, peer: _Peer) -> None:
         self._forget(peer)
-        peer.sock.close()
+        hang_up(peer.sock)
         if peer.udp is not None:
             peer.udp.close()
 
@@ -304,10 +304,7 @@ class Peers:
     def hang_up(self) -> None:
         """Close every connection, so that the other end reads EOF whatever it has sent."""
         for peer in tuple(self._peers.values()):
-            self._forget(peer)
-            hang_up(peer.sock)
-            if peer.udp is not None:
-                peer.udp.close()
+            self._drop(peer)
 
     def abandon(self) -> None:
         """Close every descriptor and tell nobody."""
