@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from tests.drivers.aiokit import LOOPS, Raw, run, server, until
-from trunkline.drivers import server_aio
+from trunkline.drivers import signals_aio
 from trunkline.drivers.server_aio import SwitchboardServer
 from trunkline.errors import ConfigError, NameTaken, SilentPeer
 from trunkline.names import Address
@@ -385,7 +385,7 @@ def test_stop_ends_serve_forever() -> None:
 
 def test_on_another_thread_no_signal_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        monkeypatch.setattr(server_aio.threading, "main_thread", lambda: None)
+        monkeypatch.setattr(signals_aio.threading, "main_thread", lambda: None)
         async with server() as s:
             serving = asyncio.create_task(s.serve_forever())
             await asyncio.sleep(0)

@@ -14,7 +14,6 @@ import logging
 import signal
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, Self
 
@@ -38,6 +37,7 @@ from trunkline.drivers.channel_aio import shown
 from trunkline.drivers.clock import epoch, now
 from trunkline.drivers.disk import Store
 from trunkline.drivers.runner_aio import Runner
+from trunkline.drivers.signals_aio import until_told
 from trunkline.drivers.tls import Credential, server_context
 from trunkline.errors import RemoteError, StoreFailed, TooMany, TrunklineError
 from trunkline.names import Address
@@ -212,17 +212,9 @@ class Server:
         """
         if not self._running:
             await self.start()
-        caught: list[signal.Signals] = []
-        if threading.current_thread() is threading.main_thread():
-            for number in signals:
-                with contextlib.suppress(NotImplementedError):  # not on every platform
-                    self._loop.add_signal_handler(number, self._told_to_stop.set)
-                    caught.append(number)
         try:
-            await self._told_to_stop.wait()
+            await until_told(self._told_to_stop, signals)
         finally:
-            for number in caught:
-                self._loop.remove_signal_handler(number)
             await self.stop()
         if self._failure is not None:
             raise self._failure

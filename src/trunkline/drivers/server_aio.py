@@ -4,13 +4,11 @@ Every event and effect is a line of the log at level DEBUG: ``<`` came in, ``>``
 """
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import signal
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any, Final, Self, assert_never
@@ -26,6 +24,7 @@ from trunkline.drivers.handshakes_aio import Handshakes
 from trunkline.drivers.rechecks_aio import Rechecks
 from trunkline.drivers.runner_aio import Runner
 from trunkline.drivers.servers_tls import RealmMember, accepted, check_client, check_server, dialled, why_failed
+from trunkline.drivers.signals_aio import until_told
 from trunkline.errors import ConfigError, NotAllowed, RemoteError, TrunklineError, TrustError
 from trunkline.names import Address
 from trunkline.switchboard.config import ServerConfig
@@ -162,17 +161,9 @@ class SwitchboardServer:
         """
         if not self._running:
             await self.start()
-        caught: list[signal.Signals] = []
-        if threading.current_thread() is threading.main_thread():
-            for number in signals:
-                with contextlib.suppress(NotImplementedError):  # not on every platform
-                    self._loop.add_signal_handler(number, self._told_to_stop.set)
-                    caught.append(number)
         try:
-            await self._told_to_stop.wait()
+            await until_told(self._told_to_stop, signals)
         finally:
-            for number in caught:
-                self._loop.remove_signal_handler(number)
             await self.stop()
         if self._failure is not None:
             raise self._failure
